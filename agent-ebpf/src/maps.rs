@@ -1,0 +1,78 @@
+//! Every map and global, with its bound. Bounds marked "set at load" are
+//! defaults that the agent overrides.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use culprit_agent_ebpf::wire::{
+    config::Config,
+    fields::KernelFields,
+    icmp_echo::{IcmpPending, IcmpRate, IcmpSource},
+    oom::{OomCall, OomSignal},
+    softirq::{Histogram, PacketSlot, SoftirqNow, VECTORS, VectorStats},
+    stats::{PROBES, ProbeStats},
+    tcp::{Call, Listener, ListenerKey, SockState},
+};
+
+/// Field offsets of this kernel; set at load.
+#[unsafe(no_mangle)]
+pub static FIELDS: KernelFields = KernelFields::NONE;
+
+/// Thresholds, limits and what this kernel has; set at load.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config::NONE;
+
+/// Lane 0: kills and stalls. Set at load.
+#[map]
+pub static RING_CRITICAL: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+/// Lane 1: connects, ICMP, cgroups. Set at load.
+#[map]
+pub static RING_SIGNAL: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+/// Lane 2: closed connections. Set at load.
+#[map]
+pub static RING_BULK: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// Accounting, one row per probe.
+#[map]
+pub static STATS: PerCpuArray<ProbeStats> = PerCpuArray::with_max_entries(PROBES, 0);
+
+/// Sockets under way, by `struct sock *`. HASH: never evicts silently; what
+/// does not fit is counted. Set at load.
+#[map]
+pub static SOCKS: HashMap<u64, SockState> = HashMap::with_max_entries(32768, 0);
+/// Who listens where.
+#[map]
+pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8192, 0);
+/// Connect and send calls under way, by pid_tgid.
+#[map]
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);
+
+/// Rate windows. LRU: a cache, not events in flight; what its rows held back is
+/// in STATS too.
+#[map]
+pub static ICMP_SOURCES: LruHashMap<IcmpSource, IcmpRate> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+pub static ICMP_PENDING: PerCpuArray<IcmpPending> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static SOFTIRQ_NOW: PerCpuArray<SoftirqNow> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static SOFTIRQ_STATS: PerCpuArray<VectorStats> =
+    PerCpuArray::with_max_entries(VECTORS as u32, 0);
+#[map]
+pub static LATENESS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static QUEUE_WAIT: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(1, 0);
+/// Packets whose way from netif_rx to netif_receive_skb is timed: a sample.
+#[map]
+pub static PACKETS: Array<PacketSlot> = Array::with_max_entries(PACKET_SLOTS, 0);
+pub const PACKET_SLOTS: u32 = 64;
+
+/// oom_kill_process under way, by the trigger's tid.
+#[map]
+pub static OOM_CALLS: HashMap<u32, OomCall> = HashMap::with_max_entries(256, 0);
+/// Last SIGKILL generated, by the sender's tid (5.10 only). LRU: nearly all rows
+/// are of ordinary kills, that nothing follows.
+#[map]
+pub static OOM_SIGNALS: LruHashMap<u32, OomSignal> = LruHashMap::with_max_entries(1024, 0);

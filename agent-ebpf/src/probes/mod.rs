@@ -1,0 +1,10 @@
+//! One file per probe. `sock` is the table that tcp_connect and tcp_flow
+//! share.
+
+mod cgroup;
+mod icmp_echo;
+mod oom;
+mod sock;
+mod softirq;
+mod tcp_connect;
+mod tcp_flow;

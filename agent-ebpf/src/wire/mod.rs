@@ -1,0 +1,55 @@
+//! One file per probe. Every record begins with [`Header`].
+
+/// Declares plain-data structs: `repr(C)`, integers and arrays of them only.
+/// In user space they get the zerocopy derives, which refuse implicit padding.
+macro_rules! wire_struct {
+    ($(#[$meta:meta])* pub struct $name:ident ($size:literal) { $($(#[$fmeta:meta])* pub $field:ident : $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(
+            feature = "user",
+            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
+
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+        const _: () = assert!(core::mem::align_of::<$name>() <= 8);
+
+        // SAFETY: repr(C), integers only, no padding (zerocopy's derive
+        // refuses implicit padding), every bit pattern is a value.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $name {}
+    };
+}
+
+pub mod cgroup;
+pub mod config;
+pub mod fields;
+pub mod icmp_echo;
+pub mod oom;
+pub mod softirq;
+pub mod stats;
+pub mod task;
+pub mod tcp;
+
+pub use task::Task;
+
+wire_struct! {
+    /// First bytes of every ring record.
+    pub struct Header (16) {
+        /// `bpf_ktime_get_ns()`: CLOCK_MONOTONIC, nanoseconds.
+        pub time_ns: u64,
+        /// One of the `KIND_*` constants.
+        pub kind: u32,
+        /// CPU the program ran on.
+        pub cpu: u32,
+    }
+}
+
+pub const KIND_TCP_CONNECT: u32 = 1;
+pub const KIND_TCP_FLOW: u32 = 2;
+pub const KIND_ICMP_ECHO: u32 = 3;
+pub const KIND_SOFTIRQ_STALL: u32 = 4;
+pub const KIND_OOM_KILL: u32 = 5;
+pub const KIND_CGROUP: u32 = 6;

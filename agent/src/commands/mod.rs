@@ -1,0 +1,13 @@
+//! What a user runs.
+
+mod cli;
+mod doctor;
+mod dump;
+mod local_client;
+pub mod local_server;
+mod logging;
+mod printer;
+mod run;
+mod status;
+
+pub use cli::{Cli, main};

@@ -1,0 +1,227 @@
+//! `culprit-agent run`.
+
+mod plan;
+mod signals;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use culprit_proto::text::escape;
+use culprit_proto::v1::{ProbeStatus, StatusResponse};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::cli::RunArgs;
+use super::local_server::{About, Socket};
+use super::{logging, printer, status};
+use crate::config::{self, LogFormat, STATE_DIR, StdoutFormat};
+use crate::export::client::InUse;
+use crate::identity::Identifier;
+use crate::journal::meta::{Run, StateDir, StateError};
+use crate::kernel::Kernel;
+use crate::pipeline::about;
+use crate::pipeline::agent::{Agent, Options};
+use crate::pipeline::driver::{Driver, Intervals};
+use plan::Plan;
+pub(super) use plan::cri_choice;
+use signals::Signals;
+
+/// How long an agent that was just killed may take to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the command.
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let settings = match &args.config {
+        Some(path) => args.settings.or(config::load(path)?),
+        None => args.settings,
+    };
+    logging::start(
+        settings.log_format.unwrap_or(LogFormat::Text),
+        settings.log_level.as_deref(),
+    )?;
+    let plan = Plan::new(settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("culprit-async")
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    let result = runtime.block_on(plan.run());
+    // Nothing that still blocks (a stuck stdout) may hold the exit up.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+impl Plan {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        // First of all, so that an early Ctrl-C is a clean stop as well.
+        let mut signals = Signals::new()?;
+        let settings = self.settings;
+        let state_dir = settings.state_dir.unwrap_or_else(|| STATE_DIR.into());
+        let (state, run) = open_state(&state_dir, &self.node)?;
+        let identifier = Identifier::start(self.identity, &Handle::current())?;
+        let kernel = Kernel::load(&self.kernel)?;
+        let socket = state
+            .is_some()
+            .then(|| Socket::bind(&state_dir))
+            .transpose()
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    error = crate::causes(error.as_ref()),
+                    "dump and status cannot ask this agent"
+                );
+                None
+            });
+        let second = Duration::from_secs(1);
+        let options = Options {
+            node: self.node.clone(),
+            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+            kernel: read_line("/proc/sys/kernel/osrelease"),
+            run,
+            state,
+            limits: self.limits,
+            targets: self.targets,
+            intervals: Intervals {
+                flows: settings.flow_interval.unwrap_or(10 * second),
+                stats: settings.stats_interval.unwrap_or(10 * second),
+            },
+            identity_wait: settings.identity_wait.unwrap_or(Duration::from_millis(750)),
+            recorder_file: settings
+                .recorder_file
+                .map(|path| (path, self.recorder_file_bytes)),
+        };
+        let statuses = crate::pipeline::Source::statuses(&kernel);
+        let agent = Agent::start(options, kernel, identifier)?;
+        announce(&self.node, settings.stdout, &statuses);
+
+        let (finish, finishing) = watch::channel(false);
+        let printer = settings.stdout.map(|format| {
+            tokio::spawn(printer::print(
+                agent.journal(),
+                self.node,
+                format,
+                finishing.clone(),
+            ))
+        });
+        let server = socket.map(|socket| {
+            let about = Arc::new(Answers {
+                about: agent.about(),
+                driver: agent.driver(),
+                collector: agent.collector(),
+            });
+            tokio::spawn(socket.serve(agent.journal(), about, finishing))
+        });
+
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping");
+        let patience = settings.stop_timeout.unwrap_or(Duration::from_secs(5));
+        let totals = tokio::select! {
+            totals = agent.stop(patience) => totals,
+            name = signals.next() => bail!("stopped at once by a second {name}; what was not sent is lost"),
+        };
+        finish.send_replace(true);
+        let rest = async {
+            for task in [printer, server].into_iter().flatten() {
+                // A task that panicked has said so.
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(patience, rest).await.is_err() {
+            tracing::warn!("readers of this agent's events did not take them in time");
+        }
+        eprintln!("{totals}");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Without a directory to write to the agent still does its work, and says
+/// what it cannot do; two agents in one directory would mix up their spools.
+fn open_state(dir: &Path, node: &str) -> anyhow::Result<(Option<StateDir>, Run)> {
+    let now = culprit_proto::time::now();
+    match StateDir::open(dir, node, now, LOCK_PATIENCE) {
+        Ok((state, run)) => Ok((Some(state), run)),
+        Err(error @ StateError::Locked(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(
+                %error,
+                "running without a state directory: dump and status cannot ask this agent, and what it leaves unsent at its end is not reported at its next start"
+            );
+            let run = Run::homeless(dir, now).context("the kernel has no random bytes")?;
+            Ok((None, run))
+        }
+    }
+}
+
+/// Says which probes run. With text on stdout it is the header there, so that
+/// it stays with the events; otherwise it goes to stderr.
+fn announce(node: &str, stdout: Option<StdoutFormat>, statuses: &[ProbeStatus]) {
+    let header = format!(
+        "culprit-agent on {}\n{}\n",
+        escape(node),
+        status::probes(statuses)
+    );
+    let written = match stdout {
+        Some(StdoutFormat::Text) => io::stdout().write_all(header.as_bytes()),
+        Some(StdoutFormat::Json) => io::stderr().write_all(header.as_bytes()),
+        None => {
+            for probe in statuses {
+                tracing::info!(
+                    probe = probe.probe,
+                    flavour = probe.flavour,
+                    reason = probe.reason,
+                    "probe"
+                );
+            }
+            Ok(())
+        }
+    };
+    if let Err(error) = written {
+        tracing::warn!(%error, "the header cannot be printed");
+    }
+    if statuses.iter().all(|probe| probe.flavour.is_empty()) {
+        tracing::error!(
+            "no probe is attached: nothing will be seen; `culprit-agent doctor` says why"
+        );
+    }
+}
+
+/// What `status` is told.
+struct Answers {
+    about: Arc<about::About>,
+    driver: Driver,
+    collector: Option<InUse>,
+}
+
+impl About for Answers {
+    async fn status(&self) -> StatusResponse {
+        self.driver.count().await;
+        StatusResponse {
+            collector: self
+                .collector
+                .as_ref()
+                .and_then(InUse::get)
+                .unwrap_or_default(),
+            ..self.about.status()
+        }
+    }
+}
+
+/// The machine's host name.
+pub(super) fn host_name() -> Option<String> {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+fn read_line(path: &str) -> String {
+    fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,153 @@
+//! The settings, checked.
+
+use anyhow::{Context, bail};
+use culprit_proto::limits::MAX_NODE_BYTES;
+use culprit_proto::text::escape;
+
+use super::host_name;
+use crate::config::{Settings, Size};
+use crate::export::target;
+use crate::identity::{CriChoice, IdentityConfig};
+use crate::journal::Limits;
+use crate::kernel::{Choice, KernelOptions};
+
+/// Smallest flight recorder: it is what `--stdout` and `dump` read from.
+const MIN_RECORDER: Size = Size(256 << 10);
+
+/// Smallest recorder file.
+const MIN_RECORDER_FILE: Size = Size(1 << 20);
+
+/// Smallest queue of a lane: room for one record of the largest size.
+const MIN_QUEUE: Size = Size(128 << 10);
+
+/// The settings, checked, with their defaults.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) settings: Settings,
+    pub(super) node: String,
+    pub(super) targets: Vec<target::Target>,
+    pub(super) limits: Limits,
+    pub(super) recorder_file_bytes: u64,
+    pub(super) kernel: KernelOptions,
+    pub(super) identity: IdentityConfig,
+}
+
+impl Plan {
+    /// Checks the settings.
+    pub(super) fn new(settings: Settings) -> anyhow::Result<Self> {
+        let node = match &settings.node {
+            Some(node) => node.clone(),
+            None => host_name().context("this machine has no host name; give --node")?,
+        };
+        if node.is_empty() || node.len() > MAX_NODE_BYTES {
+            bail!(
+                "--node \"{}\" has {} bytes; a node's name has 1 to {MAX_NODE_BYTES}",
+                escape(&node),
+                node.len()
+            );
+        }
+        let targets = target::order(&node, &settings.collector).map_err(anyhow::Error::msg)?;
+        let size = |flag: &str, given: Option<Size>, default: u64, least: Size| {
+            let size = given.unwrap_or(Size(default));
+            if size < least {
+                bail!("--{flag} {size} is too small; give at least {least}");
+            }
+            usize::try_from(size.0).with_context(|| format!("--{flag} {size} is too large"))
+        };
+        let queues = [
+            size(
+                "queue-critical",
+                settings.queue_critical,
+                2 << 20,
+                MIN_QUEUE,
+            )?,
+            size("queue-signal", settings.queue_signal, 8 << 20, MIN_QUEUE)?,
+            size("queue-bulk", settings.queue_bulk, 4 << 20, MIN_QUEUE)?,
+        ];
+        let limits = Limits {
+            lanes: (!targets.is_empty()).then_some(queues),
+            recorder: size(
+                "recorder-bytes",
+                settings.recorder_bytes,
+                4 << 20,
+                MIN_RECORDER,
+            )?,
+        };
+        let recorder_file_bytes = size(
+            "recorder-file-bytes",
+            settings.recorder_file_bytes,
+            64 << 20,
+            MIN_RECORDER_FILE,
+        )? as u64;
+        let kernel = kernel_options(&settings)?;
+        let identity = identity_config(&settings);
+        Ok(Self {
+            settings,
+            node,
+            targets,
+            limits,
+            recorder_file_bytes,
+            kernel,
+            identity,
+        })
+    }
+}
+
+fn kernel_options(settings: &Settings) -> anyhow::Result<KernelOptions> {
+    let default = KernelOptions::default();
+    let mut ring_bytes = default.ring_bytes;
+    let rings = [
+        ("ring-critical", settings.ring_critical),
+        ("ring-signal", settings.ring_signal),
+        ("ring-bulk", settings.ring_bulk),
+    ];
+    for ((flag, given), bytes) in rings.into_iter().zip(&mut ring_bytes) {
+        if let Some(size) = given {
+            *bytes = u32::try_from(size.0)
+                .ok()
+                .filter(|bytes| (4096..=1 << 30).contains(bytes))
+                .with_context(|| format!("--{flag} {size}: give 4KiB to 1GiB"))?;
+        }
+    }
+    let choices = settings.probe.iter().map(|choice| {
+        let flavour = match choice.flavour.as_str() {
+            "auto" => Choice::Auto,
+            "off" => Choice::Off,
+            flavour => Choice::Flavour(flavour.to_owned()),
+        };
+        (choice.probe.clone(), flavour)
+    });
+    Ok(KernelOptions {
+        choices: choices.collect(),
+        stall_threshold: settings.stall_threshold.unwrap_or(default.stall_threshold),
+        stall_limit: settings.stall_limit.unwrap_or(default.stall_limit),
+        icmp_limit: settings.icmp_limit.unwrap_or(default.icmp_limit),
+        sockets: settings.sockets.unwrap_or(default.sockets).max(1),
+        ring_bytes,
+        simulate_drops: settings.simulate_drops.unwrap_or(0),
+        cgroup_root: settings.cgroup_root.clone().unwrap_or(default.cgroup_root),
+    })
+}
+
+fn identity_config(settings: &Settings) -> IdentityConfig {
+    let mut config = IdentityConfig {
+        cri: cri_choice(settings.cri.as_deref()),
+        ..Default::default()
+    };
+    if let Some(root) = &settings.proc_root {
+        config.proc_root.clone_from(root);
+    }
+    if let Some(root) = &settings.cgroup_root {
+        config.cgroup_root.clone_from(root);
+    }
+    config
+}
+
+/// The value of `--cri`.
+pub(in crate::commands) fn cri_choice(cri: Option<&str>) -> CriChoice {
+    match cri {
+        None | Some("auto") => CriChoice::Auto,
+        Some("none") => CriChoice::None,
+        Some(socket) => CriChoice::Socket(socket.strip_prefix("unix://").unwrap_or(socket).into()),
+    }
+}

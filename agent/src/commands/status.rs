@@ -1,0 +1,165 @@
+//! `culprit-agent status`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use culprit_proto::json;
+use culprit_proto::text::{clip, hex};
+use culprit_proto::v1::{Lane, ProbeStatus, StatusRequest, StatusResponse};
+
+use super::cli::StatusArgs;
+use super::local_client;
+
+/// Runs the command.
+pub(super) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let status = runtime.block_on(async {
+        let mut client = local_client::connect(&args.agent.socket()).await?;
+        let answer = client.status(StatusRequest {}).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| local_client::failed(&status))
+    })?;
+    let text = if args.json {
+        json::to_line(&status)? + "\n"
+    } else {
+        render(&status)
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &StatusResponse) -> String {
+    let mut out = String::new();
+    let collector = match status.collector.as_str() {
+        "" => "none",
+        url => url,
+    };
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "node       {}", clip(&status.node));
+    let _ = writeln!(out, "version    {}", clip(&status.version));
+    let _ = writeln!(
+        out,
+        "spool      {} epoch {}",
+        hex(&status.spool_id),
+        status.epoch
+    );
+    let _ = writeln!(out, "collector  {}", clip(collector));
+    let _ = writeln!(
+        out,
+        "recorder   {} events in {} of {} bytes",
+        status.recorder_records, status.recorder_bytes, status.recorder_max_bytes
+    );
+    let _ = writeln!(out);
+    out += &probes(&status.probes);
+    let _ = writeln!(
+        out,
+        "\n{:<10} {:>10} {:>10} {:>10}",
+        "lane", "next", "acked", "kept from"
+    );
+    for lane in &status.lanes {
+        let name = json::enum_text::<Lane>(lane.lane);
+        let _ = writeln!(
+            out,
+            "{name:<10} {:>10} {:>10} {:>10}",
+            lane.next, lane.acked, lane.first
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<12} {:>10} {:>10} {:>10} {:>10}",
+        "probe", "seen", "ring full", "map full", "limited"
+    );
+    for c in &status.counters {
+        let _ = writeln!(
+            out,
+            "{:<12} {:>10} {:>10} {:>10} {:>10}",
+            clip(&c.probe),
+            c.seen,
+            c.dropped_ring,
+            c.dropped_map,
+            c.suppressed
+        );
+    }
+    if status.lost.is_empty() {
+        let _ = writeln!(out, "\nnothing lost");
+    } else {
+        let _ = writeln!(
+            out,
+            "\n{:<12} {:<10} {:<16} {:>10}",
+            "lost by", "lane", "reason", "count"
+        );
+    }
+    for lost in &status.lost {
+        let lane = json::enum_text::<Lane>(lost.lane);
+        let _ = writeln!(
+            out,
+            "{:<12} {lane:<10} {:<16} {:>10}",
+            clip(&lost.probe),
+            clip(&lost.reason),
+            lost.count
+        );
+    }
+    out
+}
+
+/// The table of probes and flavours, as `run --stdout` begins with it.
+pub(super) fn probes(probes: &[ProbeStatus]) -> String {
+    let mut out = format!(
+        "{:<12} {:<18} why not better, and what is missing\n",
+        "probe", "flavour"
+    );
+    for probe in probes {
+        let flavour = match probe.flavour.as_str() {
+            "" => "not attached",
+            flavour => flavour,
+        };
+        let notes: Vec<_> = std::iter::once(&probe.reason)
+            .chain(&probe.limits)
+            .filter(|note| !note.is_empty())
+            .map(|note| clip(note))
+            .collect();
+        let line = format!(
+            "{:<12} {:<18} {}",
+            clip(&probe.probe),
+            clip(flavour),
+            notes.join("; ")
+        );
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_is_not_attached_and_why() {
+        let table = probes(&[
+            ProbeStatus {
+                probe: "oom".into(),
+                flavour: "tp_btf".into(),
+                reason: "fentry: EPERM".into(),
+                limits: vec!["no limit owner".into()],
+            },
+            ProbeStatus {
+                probe: "soft\u{1b}irq".into(),
+                ..ProbeStatus::default()
+            },
+        ]);
+        // snapbox compares with every backslash as a slash.
+        snapbox::assert_data_eq!(
+            table,
+            snapbox::str![[r#"
+probe        flavour            why not better, and what is missing
+oom          tp_btf             fentry: EPERM; no limit owner
+soft/u{1b}irq not attached
+
+"#]]
+        );
+    }
+}

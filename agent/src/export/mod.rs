@@ -1,0 +1,9 @@
+//! Events on their way to a collector.
+
+pub mod backoff;
+pub mod client;
+pub mod session;
+#[cfg(test)]
+mod session_tests;
+mod stream;
+pub mod target;

@@ -1,0 +1,106 @@
+//! Which collector to use.
+
+use culprit_proto::text::escape;
+use tonic::transport::Uri;
+
+/// A collector's address that the agent can speak to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As the user wrote it.
+    pub url: String,
+    /// The same, parsed.
+    pub uri: Uri,
+}
+
+/// Checks the addresses and puts them in this node's order: highest weight of
+/// (node, address) first, so that the nodes of a cluster spread evenly and
+/// only those move whose collector left.
+///
+/// # Errors
+/// One sentence that names the address and the form.
+pub fn order(node: &str, urls: &[String]) -> Result<Vec<Target>, String> {
+    let mut targets = Vec::new();
+    for url in urls {
+        let wrong = |what: &str| {
+            format!(
+                "--collector \"{}\": {what}; write http://HOST:PORT, such as http://culprit-collector:4750",
+                escape(url)
+            )
+        };
+        let uri: Uri = url.parse().map_err(|error| wrong(&format!("{error}")))?;
+        match uri.scheme_str() {
+            Some("http") if uri.host().is_some() => {}
+            Some("https") => return Err(wrong("this version does not speak TLS")),
+            _ => return Err(wrong("this is no address of a collector")),
+        }
+        targets.push(Target {
+            url: url.clone(),
+            uri,
+        });
+    }
+    targets.sort_by_key(|target| std::cmp::Reverse(weight(node, &target.url)));
+    Ok(targets)
+}
+
+/// FNV-1a over both with a final mix: stable across versions, and even.
+fn weight(node: &str, url: &str) -> u64 {
+    let bytes = node.bytes().chain([0]).chain(url.bytes());
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn nodes_spread_evenly_and_only_those_of_a_lost_collector_move() {
+        let urls: Vec<String> = (0..3)
+            .map(|i| format!("http://collector-{i}:4750"))
+            .collect();
+        let mut share = [0; 3];
+        for node in 0..3000 {
+            let node = format!("node-{node}");
+            let first = order(&node, &urls).unwrap().remove(0).url;
+            let index = urls.iter().position(|url| *url == first).unwrap();
+            share[index] += 1;
+            let without: Vec<String> = urls
+                .iter()
+                .filter(|url| **url != urls[2])
+                .cloned()
+                .collect();
+            if index != 2 {
+                assert_eq!(order(&node, &without).unwrap()[0].url, first);
+            }
+        }
+        assert!(
+            share.iter().all(|count| (900..1100).contains(count)),
+            "{share:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_collector_is_named() {
+        for url in [
+            "collector:4750",
+            "ftp://c:1",
+            "https://c:1",
+            "http://",
+            "a\u{1b}b",
+            "",
+        ] {
+            let error = order("n", &[url.to_owned()]).unwrap_err();
+            assert!(error.contains("http://HOST:PORT"), "{error}");
+            assert!(!error.contains('\u{1b}'));
+        }
+        assert_eq!(
+            order("n", &["http://[::1]:4750".to_owned()]).unwrap().len(),
+            1
+        );
+    }
+}

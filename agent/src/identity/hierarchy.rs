@@ -1,0 +1,141 @@
+//! Which cgroup hierarchies this node has and where they are mounted.
+//!
+//! The v1 mounts come from cgroups-rs. It does not list v2 mounts and knows no
+//! hybrid layout, so that part looks for itself.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cgroups_rs::fs::hierarchies;
+use procfs::{CGroupControllers, FromRead};
+use serde::Serialize;
+
+/// How the node's cgroups are laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupMode {
+    /// One v2 hierarchy with all controllers.
+    #[default]
+    V2,
+    /// Controllers on v1, and a v2 tree beside them.
+    Hybrid,
+    /// v1 only.
+    V1,
+}
+
+/// Inode of a hierarchy's true top directory.
+const ROOT_INO: u64 = 1;
+// linux/magic.h
+const CGROUP_SUPER_MAGIC: rustix::fs::FsWord = 0x0027_e0eb;
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// The kernel's id of the v2 hierarchy.
+pub(super) const V2: u32 = 0;
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// Kernel's hierarchy id.
+    pub(super) id: u32,
+    pub(super) path: PathBuf,
+    /// Inode of its top directory.
+    pub(super) root_ino: u64,
+    /// False when the mount shows only a subtree (a cgroup namespace, as in
+    /// kind): the kernel's paths are then longer than those seen here.
+    pub(super) whole: bool,
+}
+
+impl Mount {
+    fn at(id: u32, path: PathBuf) -> std::io::Result<Self> {
+        let root_ino = std::fs::metadata(&path)?.ino();
+        let magic = rustix::fs::statfs(&path)?.f_type;
+        let cgroup_fs = magic == CGROUP2_SUPER_MAGIC || magic == CGROUP_SUPER_MAGIC;
+        Ok(Self {
+            id,
+            path,
+            root_ino,
+            whole: root_ino == ROOT_INO || !cgroup_fs,
+        })
+    }
+}
+
+/// The hierarchies that container ids are looked up in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hierarchies {
+    pub(super) mode: CgroupMode,
+    pub(super) v2: Option<Mount>,
+    /// The v1 hierarchy of the memory controller; none where memory is on v2.
+    pub(super) memory: Option<Mount>,
+}
+
+impl Hierarchies {
+    /// Looks at what is mounted below `root`.
+    pub(super) fn detect(root: &Path, proc_root: &Path) -> Result<Self> {
+        if let Some(v2) = v2_mount(root) {
+            return Ok(Self {
+                mode: CgroupMode::V2,
+                v2: Some(v2),
+                memory: None,
+            });
+        }
+        let v2 = v2_mount(&root.join("unified"));
+        let memory = memory_mount(root, proc_root)?;
+        let mode = match (&v2, &memory) {
+            (None, None) => bail!(
+                "no cgroup file system below {}: mount the host's cgroups there (in Kubernetes a hostPath volume of /sys/fs/cgroup)",
+                root.display()
+            ),
+            (None, Some(_)) => CgroupMode::V1,
+            (Some(_), _) => CgroupMode::Hybrid,
+        };
+        Ok(Self { mode, v2, memory })
+    }
+
+    /// Kernel's id of the hierarchy that memory ids belong to.
+    pub(super) fn memory_id(&self) -> u32 {
+        self.memory.as_ref().map_or(V2, |m| m.id)
+    }
+
+    pub(super) fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.v2.iter().chain(&self.memory)
+    }
+
+    pub(super) fn mount(&self, id: u32) -> Option<&Mount> {
+        self.mounts().find(|m| m.id == id)
+    }
+}
+
+fn v2_mount(path: &Path) -> Option<Mount> {
+    // v1 has no file of that name.
+    path.join("cgroup.controllers").exists().then_some(())?;
+    Mount::at(V2, path.to_owned()).ok()
+}
+
+fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
+    let usual = root.join("memory");
+    let path = if usual.join("cgroup.procs").exists() {
+        usual
+    } else {
+        let found = hierarchies::mountinfo_self().into_iter().find(|m| {
+            m.mount_point.starts_with(root) && m.super_opts.iter().any(|o| o == "memory")
+        });
+        match found {
+            Some(mount) => mount.mount_point,
+            None => return Ok(None),
+        }
+    };
+    let table = proc_root.join("cgroups");
+    let controllers = CGroupControllers::from_file(&table)
+        .with_context(|| format!("hierarchy ids in {}", table.display()))?;
+    let id = controllers
+        .0
+        .iter()
+        .find(|c| c.name == "memory")
+        .map(|c| c.hierarchy)
+        .with_context(|| format!("{} does not list the memory controller", table.display()))?;
+    let shown = path.display().to_string();
+    Mount::at(id, path)
+        .map(Some)
+        .with_context(|| format!("cgroup mount {shown}"))
+}

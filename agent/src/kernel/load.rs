@@ -1,0 +1,284 @@
+//! The kernel side as a whole: one object, each probe in the best flavour that
+//! attaches, each optional.
+
+use std::{fs, io::Read as _, path::PathBuf};
+
+use aya::programs::Iter;
+use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
+
+use super::{
+    Choice, Facts, KernelError, KernelOptions, RingReader,
+    attach::{self, Attacher},
+    flavour::bring_up,
+    flows::Flows,
+    log::KernelLog,
+    object::{open, system_btf},
+    plan::{self, PROBES},
+    stats::{self, ProgramCost, Stats},
+};
+use crate::{pipeline::source::Draft, probes::Decoder};
+
+/// The kernel side, attached. Dropping it detaches everything.
+pub struct Kernel {
+    attacher: Attacher,
+    statuses: Vec<ProbeStatus>,
+    reader: Option<RingReader>,
+    stats: Stats,
+    flows: Flows,
+    /// Send and receive are counted at hooks.
+    call_counts: bool,
+    cgroup_root: PathBuf,
+    /// Skipped runs by probe when the programs were detached.
+    last_missed: Vec<u64>,
+}
+
+impl Kernel {
+    /// Loads the object and attaches what can be attached.
+    ///
+    /// # Errors
+    /// When nothing at all can run: no BTF, no privilege, a bad flag. A probe
+    /// that cannot attach is no error: see [`Kernel::statuses`].
+    pub fn load(options: &KernelOptions) -> Result<Self, KernelError> {
+        check(options)?;
+        let facts = Facts::find()?;
+        let mut kernel = Self::bring_up(options, &facts)?;
+        // Probes share programs: one that cannot attach must be off in the
+        // frozen globals too, or its records would come all the same.
+        let mut narrowed = options.clone();
+        let failed: Vec<ProbeStatus> = kernel
+            .statuses
+            .iter()
+            .filter(|s| s.flavour.is_empty() && options.choices.get(&s.probe) != Some(&Choice::Off))
+            .cloned()
+            .collect();
+        if failed.is_empty() {
+            return Ok(kernel);
+        }
+        for status in &failed {
+            narrowed.choices.insert(status.probe.clone(), Choice::Off);
+        }
+        drop(kernel);
+        kernel = Self::bring_up(&narrowed, &facts)?;
+        for status in &mut kernel.statuses {
+            if let Some(failed) = failed.iter().find(|f| f.probe == status.probe) {
+                status.reason.clone_from(&failed.reason);
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// One object, attached as far as it goes.
+    fn bring_up(options: &KernelOptions, facts: &Facts) -> Result<Self, KernelError> {
+        let mut ebpf = open(options, facts)?;
+        #[cfg(feature = "ebpf-log")]
+        super::object::forward_log(&mut ebpf);
+        let reader = RingReader::new(&mut ebpf)?;
+        let stats = Stats::new(&mut ebpf)?;
+        let flows = Flows::new(&mut ebpf)?;
+        let mut attacher = Attacher::new(ebpf, system_btf()?);
+        let statuses = PROBES
+            .iter()
+            .map(|p| bring_up(&mut attacher, facts, options, p))
+            .collect();
+        let mut kernel = Self {
+            attacher,
+            statuses,
+            reader: Some(reader),
+            stats,
+            flows,
+            call_counts: false,
+            cgroup_root: options.cgroup_root.clone(),
+            last_missed: Vec::new(),
+        };
+        kernel.call_counts = kernel.counts_calls(facts);
+        Ok(kernel)
+    }
+
+    /// Each probe's flavour, or why it has none.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<ProbeStatus> {
+        self.statuses.clone()
+    }
+
+    /// The reader of the rings, for a thread of its own; None the second time.
+    pub fn take_reader(&mut self) -> Option<RingReader> {
+        self.reader.take()
+    }
+
+    /// The kernel side's accounting, by probe.
+    #[must_use]
+    pub fn counters(&self) -> Vec<ProbeCounters> {
+        let mut counters = self.stats.counters();
+        for (name, program) in self.attacher.programs() {
+            let probe = PROBES.iter().find(|probe| probe.has(name));
+            let row = counters
+                .iter_mut()
+                .find(|row| probe.is_some_and(|probe| row.probe == probe.name));
+            if let (Some(row), Some(missed)) = (row, stats::recursion_misses(program)) {
+                row.missed += missed;
+            }
+        }
+        // Once the programs are gone their last count stands.
+        for (row, last) in counters.iter_mut().zip(&self.last_missed) {
+            row.missed = row.missed.max(*last);
+        }
+        counters
+    }
+
+    /// Histograms and counters, cumulative.
+    #[must_use]
+    pub fn node_stats(&self) -> NodeStats {
+        NodeStats {
+            probes: self.counters(),
+            ..self.stats.node_stats()
+        }
+    }
+
+    /// What each attached program has cost so far; run times only while
+    /// `kernel.bpf_stats_enabled` is on.
+    #[must_use]
+    pub fn costs(&self) -> Vec<ProgramCost> {
+        self.attacher
+            .programs()
+            .filter_map(|(name, p)| ProgramCost::of(name, p))
+            .collect()
+    }
+
+    /// Interval records of the connections that moved data since the last
+    /// sweep.
+    pub fn sweep_flows(&mut self, f: &mut dyn FnMut(Draft)) {
+        self.flows.sweep(&self.decoder(), self.call_counts, f);
+    }
+
+    /// What turns this kernel's records into events.
+    #[must_use]
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(self.call_counts)
+    }
+
+    /// The kernel log, where the oom flavour in use does not see the limit
+    /// owner itself.
+    pub(super) fn kernel_log(&self) -> Result<Option<KernelLog>, String> {
+        let oom = self.statuses.iter().find(|s| s.probe == "oom");
+        match oom.map(|s| s.flavour.as_str()) {
+            Some("tp_btf" | "raw_tp") => KernelLog::open(&self.cgroup_root).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes every program off the kernel; maps can still be read.
+    pub fn detach(&mut self) {
+        self.last_missed = self.counters().iter().map(|row| row.missed).collect();
+        self.attacher.detach_all();
+    }
+
+    /// Notes something that a probe cannot do here.
+    pub(super) fn limit(&mut self, probe: &str, what: &str) {
+        if let Some(status) = self.statuses.iter_mut().find(|s| s.probe == probe) {
+            status.limits.push(what.to_owned());
+        }
+    }
+
+    /// Connections open before the agent, from a walk over every task's files.
+    /// Call once, after the reader runs.
+    ///
+    /// # Errors
+    /// Why the walk could not be made; the agent goes on without.
+    pub fn seed(&mut self) -> Result<(), String> {
+        if !self.is_on("tcp_flow") && !self.is_on("tcp_connect") {
+            let _ = self.attacher.finish();
+            return Ok(());
+        }
+        seed_sockets(&mut self.attacher)
+    }
+
+    fn is_on(&self, probe: &str) -> bool {
+        self.statuses
+            .iter()
+            .any(|s| s.probe == probe && !s.flavour.is_empty())
+    }
+
+    /// Whether send and receive are counted at hooks: it decides what a flow's
+    /// bytes mean.
+    fn counts_calls(&self, facts: &Facts) -> bool {
+        let flow = self.statuses.iter().find(|s| s.probe == "tcp_flow");
+        match flow.map(|s| s.flavour.as_str()) {
+            Some("fentry" | "kprobe") => true,
+            Some("tp_btf" | "raw_tp") => facts.has("tracepoint:sock_send_length"),
+            _ => false,
+        }
+    }
+}
+
+/// Flags must name what exists.
+pub(super) fn check(options: &KernelOptions) -> Result<(), KernelError> {
+    for (name, choice) in &options.choices {
+        let Some(probe) = plan::probe(name) else {
+            let known: Vec<_> = PROBES.iter().map(|p| p.name).collect();
+            return Err(KernelError::Choice(format!(
+                "{name}: no such probe; there are {}",
+                known.join(", ")
+            )));
+        };
+        if let Choice::Flavour(flavour) = choice
+            && !probe.flavours.iter().any(|f| f.name == flavour)
+        {
+            let known: Vec<_> = probe.flavours.iter().map(|f| f.name).collect();
+            return Err(KernelError::Choice(format!(
+                "{name}={flavour}: no such flavour; {name} has {}, or off",
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Runs the iterator over every task's open files once.
+fn seed_sockets(attacher: &mut Attacher) -> Result<(), String> {
+    let (ebpf, btf) = attacher.finish();
+    let btf = btf.ok_or("called twice")?;
+    let program = ebpf
+        .program_mut("seed_sockets")
+        .ok_or("not in the object")?;
+    let iter: &mut Iter = program.try_into().map_err(|e| attach::reason(&e))?;
+    iter.load("task_file", &btf)
+        .map_err(|e| attach::reason(&e))?;
+    let link = iter.attach().map_err(|e| attach::reason(&e))?;
+    let link = iter.take_link(link).map_err(|e| attach::reason(&e))?;
+    let mut file: fs::File = link.into_file().map_err(|e| e.to_string())?;
+    // The program prints nothing; reading to the end is what runs it.
+    let mut sink = [0; 4096];
+    while file
+        .read(&mut sink)
+        .map_err(|e| format!("bpf iterator task_file: {e}"))?
+        > 0
+    {}
+    iter.unload().map_err(|e| attach::reason(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_wrong_choice_says_what_there_is() {
+        let refuse = |probe: &str, choice| {
+            let options = KernelOptions {
+                choices: [(probe.to_owned(), choice)].into(),
+                ..KernelOptions::default()
+            };
+            check(&options).unwrap_err().to_string()
+        };
+        let probe = refuse("tcp_conect", Choice::Off);
+        assert!(
+            probe.contains("no such probe") && probe.contains("tcp_connect"),
+            "{probe}"
+        );
+        let flavour = refuse("oom", Choice::Flavour("fenty".to_owned()));
+        assert!(
+            flavour.contains("fentry, kprobe, tp_btf, raw_tp"),
+            "{flavour}"
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! `culprit-agent`: see the library.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    culprit_agent::commands::main()
+}

@@ -1,0 +1,73 @@
+//! What a running agent says about itself.
+
+use std::sync::Arc;
+
+use culprit_proto::v1::{Hello, LossReport, StatusResponse};
+
+use super::ledger::Ledger;
+use crate::export::client;
+use crate::journal::meta::Run;
+use crate::journal::{Journal, LANES};
+
+/// What a running agent says about itself.
+#[derive(Debug)]
+pub struct About {
+    pub(super) node: String,
+    pub(super) boot_id: String,
+    pub(super) kernel: String,
+    pub(super) run: Run,
+    pub(super) journal: Arc<Journal>,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+impl About {
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Records taken from the kernel's rings so far.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.ledger.read()
+    }
+
+    /// Status but for the flight recorder and the collector.
+    #[must_use]
+    pub fn status(&self) -> StatusResponse {
+        StatusResponse {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.run.epoch,
+            spool_id: self.run.spool_id.to_vec().into(),
+            probes: self.ledger.statuses(),
+            lanes: LANES.map(|lane| self.journal.cursor(lane)).to_vec(),
+            counters: self.ledger.kernel(),
+            lost: self.ledger.all(&self.journal),
+            ..StatusResponse::default()
+        }
+    }
+}
+
+impl client::Agent for About {
+    fn hello(&self) -> Hello {
+        Hello {
+            spool_id: self.run.spool_id.to_vec().into(),
+            epoch: self.run.epoch,
+            boot_id: self.boot_id.clone(),
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            probes: self.ledger.statuses(),
+            lanes: vec![],
+            kernel: self.kernel.clone(),
+        }
+    }
+
+    fn loss_report(&self) -> LossReport {
+        LossReport {
+            counters: self.ledger.all(&self.journal),
+            probes: self.ledger.kernel(),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The stages put together, started in order and stopped in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::about::About;
+use super::driver::{self, Driver, Intervals, Work};
+use super::identify::Identify;
+use super::intake;
+use super::ledger::{Ledger, Loss};
+use super::source::{Reader, Resolver, Source};
+use crate::export::client::{self, Exporter, InUse};
+use crate::export::target::Target;
+use crate::journal::meta::{Run, StateDir};
+use crate::journal::recorder_file::{self, RecorderFile};
+use crate::journal::{Journal, LANES, Limits};
+
+/// What an agent is made of, beside its probes and its names.
+#[derive(Debug)]
+pub struct Options {
+    /// Name of the node.
+    pub node: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Spool id and epoch.
+    pub run: Run,
+    /// Where they are kept; `None` when that cannot be written.
+    pub state: Option<StateDir>,
+    /// Bounds of the journal.
+    pub limits: Limits,
+    /// Collectors, best first; empty for none.
+    pub targets: Vec<Target>,
+    /// Sweeps and reports.
+    pub intervals: Intervals,
+    /// How long an event may wait for its names.
+    pub identity_wait: Duration,
+    /// The recorder file and its bound in bytes.
+    pub recorder_file: Option<(PathBuf, u64)>,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    about: Arc<About>,
+    driver: Driver,
+    reader: Option<JoinHandle<()>>,
+    stop_reader: Arc<AtomicBool>,
+    identify: JoinHandle<()>,
+    exporter: Option<Exporter>,
+    recorder_file: Option<JoinHandle<()>>,
+    finish_file: watch::Sender<bool>,
+    state: Option<Arc<StateDir>>,
+}
+
+impl Agent {
+    /// Starts every stage, the last one first. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the recorder file cannot be opened or the system has no thread
+    /// left.
+    pub fn start<S: Source, R: Resolver>(
+        options: Options,
+        mut source: S,
+        resolver: Arc<R>,
+    ) -> anyhow::Result<Self> {
+        let runtime = Handle::current();
+        let journal = Arc::new(Journal::new(options.limits));
+        let ledger = Arc::new(Ledger::default());
+        let about = Arc::new(About {
+            node: options.node,
+            boot_id: options.boot_id,
+            kernel: options.kernel,
+            run: options.run,
+            journal: Arc::clone(&journal),
+            ledger: Arc::clone(&ledger),
+        });
+        ledger.set_statuses(source.statuses());
+        tell_of_former_run(&about.run, &ledger);
+        let state = options.state.map(Arc::new);
+
+        let (finish_file, finish) = watch::channel(false);
+        let recorder_file = options
+            .recorder_file
+            .map(|(path, bytes)| {
+                let file = RecorderFile::open(&path, bytes)?;
+                let (journal, runtime) = (Arc::clone(&journal), runtime.clone());
+                spawn("culprit-file", move || {
+                    recorder_file::keep(file, &journal, &runtime, finish);
+                })
+            })
+            .transpose()?;
+        let exporter = (!options.targets.is_empty()).then(|| {
+            let options = client::Options {
+                targets: options.targets,
+                report_interval: options.intervals.stats,
+            };
+            Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
+        });
+
+        let (intake, inbox) = intake::channels(Arc::clone(&ledger));
+        let stage = Identify {
+            resolver,
+            journal: Arc::clone(&journal),
+            ledger: Arc::clone(&ledger),
+            wait: options.identity_wait,
+        };
+        // Reads /proc now and then: not on a thread that others wait for.
+        let identify = spawn("culprit-who", move || runtime.block_on(stage.run(inbox)))?;
+
+        let stop_reader = Arc::new(AtomicBool::new(false));
+        let reader = source
+            .take_reader()
+            .map(|reader| read(reader, intake.clone(), Arc::clone(&stop_reader)))
+            .transpose()?;
+        let driver = driver::start(Work {
+            source,
+            intake,
+            journal,
+            ledger,
+            intervals: options.intervals,
+            note: note(Arc::clone(&about), state.clone()),
+        })?;
+        Ok(Self {
+            about,
+            driver,
+            reader,
+            stop_reader,
+            identify,
+            exporter,
+            recorder_file,
+            finish_file,
+            state,
+        })
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub fn about(&self) -> Arc<About> {
+        Arc::clone(&self.about)
+    }
+
+    /// The thread that owns the probes.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.driver.clone()
+    }
+
+    /// Its journal.
+    #[must_use]
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.about.journal)
+    }
+
+    /// Says which collector is in use; `None` when it has none to use.
+    #[must_use]
+    pub fn collector(&self) -> Option<InUse> {
+        self.exporter.as_ref().map(Exporter::in_use)
+    }
+
+    /// Takes the probes off, drains every stage in order, and gives the
+    /// collector `patience` to take what is left. Returns the totals, one line.
+    pub async fn stop(self, patience: Duration) -> String {
+        self.driver.detach().await;
+        self.stop_reader.store(true, Ordering::Release);
+        join(self.reader).await;
+        // The queues have no sender any more: the stage ends when it is done.
+        join(Some(self.identify)).await;
+        self.driver.finish().await;
+        self.finish_file.send_replace(true);
+        if let Some(exporter) = self.exporter {
+            exporter.finish(patience).await;
+        }
+        join(self.recorder_file).await;
+        let About {
+            journal,
+            ledger,
+            run,
+            ..
+        } = &*self.about;
+        if let Some(state) = &self.state
+            && let Err(error) = state.note(run, true, unacknowledged(journal))
+        {
+            tracing::warn!(%error, "the next start will take this for an unclean stop");
+        }
+        ledger.totals_line(journal)
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("cannot start the thread {name}"))
+}
+
+fn read(
+    reader: Box<dyn Reader>,
+    intake: intake::Intake,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<JoinHandle<()>> {
+    spawn("culprit-reader", move || {
+        reader.run(&stop, &mut |observation| intake.take(observation));
+    })
+}
+
+async fn join(thread: Option<JoinHandle<()>>) {
+    let Some(thread) = thread else {
+        return;
+    };
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    if !matches!(joined, Ok(Ok(()))) {
+        tracing::error!(
+            thread = name,
+            "a thread of the agent has panicked; what it held is lost"
+        );
+    }
+}
+
+fn unacknowledged(journal: &Journal) -> [u64; 3] {
+    LANES.map(|lane| journal.totals(lane).retained)
+}
+
+fn tell_of_former_run(run: &Run, ledger: &Ledger) {
+    let Some(former) = &run.former else {
+        return;
+    };
+    let loss = if former.clean {
+        Loss::FormerRun
+    } else {
+        Loss::UncleanStop
+    };
+    for (lane, count) in LANES.into_iter().zip(former.unacknowledged) {
+        ledger.lost("agent", lane, loss, count);
+    }
+    let unacknowledged: u64 = former
+        .unacknowledged
+        .iter()
+        .fold(0, |a, b| a.saturating_add(*b));
+    if !former.clean {
+        tracing::warn!(
+            epoch = former.epoch,
+            unacknowledged,
+            "the former run did not stop by itself: at least so many of its events reached no collector"
+        );
+    } else if unacknowledged > 0 {
+        tracing::warn!(
+            epoch = former.epoch,
+            unacknowledged,
+            "the former run ended with events that no collector had taken"
+        );
+    }
+}
+
+fn note(about: Arc<About>, state: Option<Arc<StateDir>>) -> Box<dyn FnMut() + Send> {
+    let mut failing = false;
+    Box::new(move || {
+        let Some(state) = &state else {
+            return;
+        };
+        match state.note(&about.run, false, unacknowledged(&about.journal)) {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "the journal's state is not noted");
+                }
+                failing = true;
+            }
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! From the ring reader's thread into the agent: a bounded queue per lane that
+//! is never waited for.
+
+use std::sync::Arc;
+
+use culprit_proto::kind::{self, EventKind};
+use culprit_proto::v1::Lane;
+use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
+
+use super::ledger::{Ledger, Loss, probe_of};
+use super::source::{BadRecord, Draft, Observation};
+use crate::identity::CgroupChange;
+
+/// Events that wait for the identity stage, per lane.
+const QUEUE: usize = 8192;
+
+/// Cgroup changes that wait for it. One that finds no room is not needed: an
+/// unknown cgroup is looked for in the tree.
+const CGROUP_QUEUE: usize = 4096;
+
+/// The reader's end; the sweep of the connections has another.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    lanes: [Sender<Box<Draft>>; 3],
+    cgroups: Sender<CgroupChange>,
+    ledger: Arc<Ledger>,
+}
+
+/// The identity stage's end.
+#[derive(Debug)]
+pub struct Inbox {
+    /// In the order of the lanes.
+    pub lanes: [Receiver<Box<Draft>>; 3],
+    /// Cgroups that came or went.
+    pub cgroups: Receiver<CgroupChange>,
+}
+
+/// Both ends.
+#[must_use]
+pub fn channels(ledger: Arc<Ledger>) -> (Intake, Inbox) {
+    let (critical, critical_out) = mpsc::channel(QUEUE);
+    let (signal, signal_out) = mpsc::channel(QUEUE);
+    let (bulk, bulk_out) = mpsc::channel(QUEUE);
+    let (cgroups, cgroups_out) = mpsc::channel(CGROUP_QUEUE);
+    (
+        Intake {
+            lanes: [critical, signal, bulk],
+            cgroups,
+            ledger,
+        },
+        Inbox {
+            lanes: [critical_out, signal_out, bulk_out],
+            cgroups: cgroups_out,
+        },
+    )
+}
+
+impl Intake {
+    /// Takes what the reader read. Never blocks: what finds no room is counted.
+    pub fn take(&self, observation: Result<Observation, BadRecord>) {
+        self.ledger.add_read(1);
+        match observation {
+            Ok(Observation::Draft(draft)) => self.push(draft),
+            Ok(Observation::Cgroup(change)) => {
+                if let Err(TrySendError::Full(change)) = self.cgroups.try_send(change) {
+                    tracing::debug!(cgroup = change.id, "change of a cgroup left to the scan");
+                }
+            }
+            Err(bad) => {
+                tracing::warn!(
+                    probe = bad.probe, what = %culprit_proto::text::clip(&bad.what),
+                    "a kernel record makes no sense"
+                );
+                self.ledger
+                    .lost(bad.probe, Lane::Critical, Loss::BadRecord, 1);
+            }
+        }
+    }
+
+    fn push(&self, draft: Box<Draft>) {
+        let lane = kind::lane(&draft.event);
+        if let Err(error) = self.lanes[lane as usize].try_send(draft) {
+            let (TrySendError::Full(draft) | TrySendError::Closed(draft)) = error;
+            self.shed(&draft);
+        }
+    }
+
+    /// The same for a thread that may wait: the sweep of the connections.
+    pub fn push_waiting(&self, draft: Draft) {
+        let lane = kind::lane(&draft.event);
+        if let Err(error) = self.lanes[lane as usize].blocking_send(Box::new(draft)) {
+            self.shed(&error.0);
+        }
+    }
+
+    fn shed(&self, draft: &Draft) {
+        let probe = EventKind::of(&draft.event).map_or("agent", probe_of);
+        self.ledger
+            .lost(probe, kind::lane(&draft.event), Loss::Shed, 1);
+    }
+}

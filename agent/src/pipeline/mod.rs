@@ -1,0 +1,13 @@
+//! The way of an event through the agent: a reader thread that waits for
+//! nobody, a bounded queue per lane, the stage that names who did it, and the
+//! journal.
+
+pub mod about;
+pub mod agent;
+pub mod driver;
+pub mod identify;
+pub mod intake;
+pub mod ledger;
+pub mod source;
+
+pub use source::{Reader, Source};

@@ -1,0 +1,106 @@
+//! What the pipeline is fed from: the kernel, or a test.
+
+use std::sync::atomic::AtomicBool;
+
+use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
+
+use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Resolution};
+
+/// Which identity of an event an actor becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// `Event.who`.
+    Who,
+    /// `OomKill.trigger`.
+    Trigger,
+    /// `OomKill.limit_owner`.
+    LimitOwner,
+    /// `TcpFlow.last_user`.
+    LastUser,
+}
+
+/// An event without its identities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// The event; `who` and identities in its kind are empty.
+    pub event: Event,
+    /// Who is meant where.
+    pub actors: Vec<(Slot, Actor)>,
+}
+
+/// What a kernel record says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// Something happened.
+    Draft(Box<Draft>),
+    /// A cgroup came or went: for the identities, not for the journal.
+    Cgroup(CgroupChange),
+}
+
+/// A kernel record that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// The probe it came from, if that could be read; "agent" otherwise.
+    pub probe: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// The probes of this node.
+pub trait Source: Send + 'static {
+    /// Which probes run, and in which flavour.
+    fn statuses(&self) -> Vec<ProbeStatus>;
+    /// The ring reader, for a thread of its own; `None` the second time.
+    fn take_reader(&mut self) -> Option<Box<dyn Reader>>;
+    /// Finds what was there before the probes, such as open connections.
+    fn seed(&mut self);
+    /// Counters of each probe, cumulative.
+    fn counters(&self) -> Vec<ProbeCounters>;
+    /// Histograms and counters, cumulative.
+    fn node_stats(&self) -> NodeStats;
+    /// Interval records of the connections in use since the last sweep.
+    fn sweep_flows(&mut self, give: &mut dyn FnMut(Draft));
+    /// Takes the probes off the kernel; counters can still be read.
+    fn detach(&mut self);
+}
+
+/// Reads what the probes wrote.
+pub trait Reader: Send + 'static {
+    /// Hands over every record until `stop` is set, and then what is left.
+    /// `give` never blocks.
+    fn run(
+        self: Box<Self>,
+        stop: &AtomicBool,
+        give: &mut dyn FnMut(Result<Observation, BadRecord>),
+    );
+}
+
+/// Who did it.
+pub trait Resolver: Send + Sync + 'static {
+    /// See [`Identifier::resolve`].
+    fn resolve(&self, actor: &Actor) -> Resolution;
+    /// See [`Identifier::resolve_cgroup`].
+    fn resolve_cgroup(&self, memory_cgroup: u64) -> Resolution;
+    /// See [`Identifier::cgroup_class`].
+    fn cgroup_class(&self, memory_cgroup: u64) -> CgroupClass;
+    /// See [`Identifier::cgroup_changed`].
+    fn cgroup_changed(&self, change: &CgroupChange);
+}
+
+impl Resolver for Identifier {
+    fn resolve(&self, actor: &Actor) -> Resolution {
+        Self::resolve(self, actor)
+    }
+
+    fn resolve_cgroup(&self, memory_cgroup: u64) -> Resolution {
+        Self::resolve_cgroup(self, memory_cgroup)
+    }
+
+    fn cgroup_class(&self, memory_cgroup: u64) -> CgroupClass {
+        Self::cgroup_class(self, memory_cgroup)
+    }
+
+    fn cgroup_changed(&self, change: &CgroupChange) {
+        Self::cgroup_changed(self, change);
+    }
+}

@@ -1,0 +1,198 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use culprit_proto::kind::{EventKind, Filter, PodFilter};
+use culprit_proto::limits::{DEFAULT_CREDIT_BYTES, MAX_BATCH_BYTES};
+use culprit_proto::time;
+
+/// Receives the events of Culprit's agents, keeps them, and answers questions.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Receive from agents, store, and answer, until SIGINT or SIGTERM.
+    Run(RunArgs),
+    /// Show events, oldest first, one a line.
+    Events(EventsArgs),
+    /// Show TCP connections (the tcp_flow events) as a table.
+    Flows(FlowsArgs),
+    /// Show nodes: agent, probes, and how many records came, one a line.
+    Nodes(NodesArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Address and port to listen on; port 0 takes a free one. There is no
+    /// authentication yet: listen only where agents alone can reach it.
+    #[arg(long, default_value = "127.0.0.1:4750", value_name = "ADDR")]
+    pub(super) listen: SocketAddr,
+    /// Directory of the store; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: PathBuf,
+    /// Bytes of events to keep; the oldest go first. Takes K, M, G.
+    #[arg(long, default_value = "10G", value_parser = parse_store_bytes)]
+    pub(super) max_bytes: u64,
+    /// Age of events to keep, such as 12h or 7d; 0s keeps any age.
+    #[arg(long, default_value = "7d", value_parser = time::parse_duration)]
+    pub(super) max_age: u64,
+    /// Bytes that an agent may have unacknowledged, per lane. Takes K, M, G.
+    #[arg(long, default_value_t = DEFAULT_CREDIT_BYTES, value_parser = parse_credit)]
+    pub(super) credit_bytes: u64,
+    /// Form of the log on stderr; RUST_LOG says how much.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+/// Where to read: one of both.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct SourceArgs {
+    /// Read the store in this directory, beside a running collector or without.
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Ask a running collector, such as http://127.0.0.1:4750.
+    #[arg(long, value_name = "URL")]
+    pub(super) collector: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilterArgs {
+    /// Only of this pod; NAMESPACE alone means all its pods.
+    #[arg(long, value_name = "NS/NAME")]
+    pod: Option<PodFilter>,
+    /// Only of this node.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) node: String,
+    /// From this time on: a duration ago (5m) or an RFC 3339 time.
+    #[arg(long, value_name = "TIME", value_parser = parse_point)]
+    since: Option<u64>,
+    /// Before this time, in the same forms.
+    #[arg(long, value_name = "TIME", value_parser = parse_point)]
+    until: Option<u64>,
+    /// Only the newest so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    last: Option<u64>,
+}
+
+impl FilterArgs {
+    pub(super) fn filter(&self, kinds: Vec<EventKind>) -> Filter {
+        Filter {
+            kinds,
+            pod: self.pod.clone(),
+            since: self.since.unwrap_or(0),
+            until: self.until.unwrap_or(0),
+            last: self.last.unwrap_or(0),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// Only of this kind, such as oom_kill; may be given more than once.
+    #[arg(long = "kind", value_name = "K")]
+    pub(super) kinds: Vec<EventKind>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// Lines for people or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FlowsArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// A table for people or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodesArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// Only this node.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) node: String,
+    /// A table for people or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+}
+
+fn parse_point(text: &str) -> Result<u64, String> {
+    time::parse_point(text, time::now())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1 << 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 1 << 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or_else(|| "write a number of bytes, such as 512M".to_owned())
+}
+
+fn parse_store_bytes(text: &str) -> Result<u64, String> {
+    at_least(parse_bytes(text)?, 1 << 20)
+}
+
+fn parse_credit(text: &str) -> Result<u64, String> {
+    // Less would not let a full batch through.
+    at_least(parse_bytes(text)?, MAX_BATCH_BYTES as u64)
+}
+
+fn at_least(n: u64, least: u64) -> Result<u64, String> {
+    if n < least {
+        return Err(format!("at least {least} bytes are needed"));
+    }
+    Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_take_units() {
+        assert_eq!(parse_bytes("512M").unwrap(), 512 << 20);
+        assert_eq!(parse_bytes("7").unwrap(), 7);
+        assert!(parse_bytes("many").is_err());
+        assert!(parse_bytes("99999999999G").is_err());
+        assert!(parse_store_bytes("1K").unwrap_err().contains("1048576"));
+    }
+}

@@ -1,0 +1,100 @@
+use std::io::{BufWriter, StdoutLock, Write, stdout};
+
+use culprit_proto::kind::EventKind;
+use culprit_proto::text::LineOptions;
+use culprit_proto::v1::StoredEvent;
+use culprit_proto::{json, text};
+
+use super::args::{EventsArgs, FlowsArgs, Format, NodesArgs};
+use super::source::Source;
+use super::table;
+use crate::store::Query;
+
+type Out = BufWriter<StdoutLock<'static>>;
+
+/// `culprit-collector events`
+pub(super) async fn events(args: EventsArgs) -> anyhow::Result<()> {
+    let query = Query {
+        filter: args.filter.filter(args.kinds),
+        node: args.filter.node,
+    };
+    let mut out = BufWriter::new(stdout().lock());
+    let source = Source::open(args.source).await?;
+    source
+        .events(&query, |event| match args.format {
+            Format::Json => print_json(&mut out, &event),
+            Format::Table => {
+                let record = event.record.unwrap_or_default();
+                let options = LineOptions {
+                    date: true,
+                    ..LineOptions::default()
+                };
+                match text::line(&event.node, &record, options) {
+                    Ok(line) => writeln!(out, "{line}")?,
+                    Err(error) => eprintln!("{error}"),
+                }
+                Ok(())
+            }
+        })
+        .await?;
+    Ok(out.flush()?)
+}
+
+/// `culprit-collector flows`
+pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
+    let query = Query {
+        filter: args.filter.filter(vec![EventKind::TcpFlow]),
+        node: args.filter.node,
+    };
+    let mut out = BufWriter::new(stdout().lock());
+    let source = Source::open(args.source).await?;
+    if args.format == Format::Table {
+        writeln!(out, "{}", table::flow_header())?;
+    }
+    source
+        .events(&query, |event| match args.format {
+            Format::Json => print_json(&mut out, &event),
+            Format::Table => {
+                match table::flow_row(&event) {
+                    Some(row) => writeln!(out, "{row}")?,
+                    None => eprintln!("a stored record is no tcp_flow; it is left out"),
+                }
+                Ok(())
+            }
+        })
+        .await?;
+    Ok(out.flush()?)
+}
+
+/// `culprit-collector nodes`
+pub(super) async fn nodes(args: NodesArgs) -> anyhow::Result<()> {
+    let mut nodes = Source::open(args.source).await?.nodes().await?;
+    nodes.retain(|node| args.node.is_empty() || node.node == args.node);
+    let mut out = BufWriter::new(stdout().lock());
+    match args.format {
+        Format::Json => {
+            for node in &nodes {
+                writeln!(out, "{}", json::to_line(node)?)?;
+            }
+        }
+        Format::Table => {
+            writeln!(out, "{}", table::node_header())?;
+            for node in &nodes {
+                write!(out, "{}", table::node_rows(node))?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// One line; a record that does not decode is told on stderr and left out.
+fn print_json(out: &mut Out, event: &StoredEvent) -> anyhow::Result<()> {
+    let Some(record) = &event.record else {
+        return Ok(());
+    };
+    match json::event_line(&event.node, record) {
+        Ok(line) => writeln!(out, "{line}")?,
+        Err(error) => eprintln!("{error}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+use std::fmt::Write;
+
+use culprit_proto::json::enum_text;
+use culprit_proto::v1::{Event, Lane, NodeStatus, StoredEvent, event, tcp_flow};
+use culprit_proto::{text, time};
+use prost::Message;
+
+/// Columns of the flow table, and their widths; the last one is open.
+pub(super) fn flow_header() -> String {
+    flow_line([
+        "TIME", "NODE", "WORKLOAD", "LOCAL", "ROLE", "PEER", "SENT", "RECEIVED", "RTT", "RETRANS",
+        "STATE",
+    ])
+}
+
+fn flow_line(columns: [&str; 11]) -> String {
+    let [
+        time,
+        node,
+        workload,
+        local,
+        role,
+        peer,
+        sent,
+        received,
+        rtt,
+        retransmits,
+        state,
+    ] = columns;
+    format!(
+        "{time:<15} {node:<12} {workload:<32} {local:<21} {role:<7} {peer:<21} {sent:>10} \
+         {received:>10} {rtt:>9} {retransmits:>7}  {state}"
+    )
+}
+
+/// One flow; `None` when the record is none.
+pub(super) fn flow_row(stored: &StoredEvent) -> Option<String> {
+    let event = Event::decode(stored.record.as_ref()?.event.clone()).ok()?;
+    let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
+        return None;
+    };
+    let end = |e: &Option<_>| {
+        e.as_ref().map_or_else(
+            || "?".to_owned(),
+            |e: &culprit_proto::v1::Endpoint| e.to_string(),
+        )
+    };
+    let rtt = match flow.srtt_ns {
+        0 => "-".to_owned(),
+        ns => text::duration(ns),
+    };
+    let state = if flow.state() == tcp_flow::State::Closed {
+        enum_text::<tcp_flow::CloseReason>(flow.close_reason)
+    } else {
+        "open".to_owned()
+    };
+    Some(flow_line([
+        time::rfc3339(event.time).get(11..26).unwrap_or_default(),
+        &text::clip(&stored.node),
+        &text::actor(event.who.as_ref()),
+        &end(&flow.local),
+        &enum_text::<tcp_flow::Role>(flow.role),
+        &end(&flow.remote),
+        &text::bytes(flow.bytes_sent),
+        &text::bytes(flow.bytes_received),
+        &rtt,
+        &flow.retransmits.to_string(),
+        &state,
+    ]))
+}
+
+pub(super) fn node_header() -> String {
+    format!(
+        "{:<20} {:<12} {:<10} {:<24} {:>6} {:<20} LANES",
+        "NODE", "STATE", "VERSION", "KERNEL", "EPOCH", "LAST SEEN"
+    )
+}
+
+/// A node's line, and one for each probe that does not run and each loss.
+pub(super) fn node_rows(node: &NodeStatus) -> String {
+    let lanes: Vec<String> = node
+        .lanes
+        .iter()
+        .map(|lane| {
+            let mut text = format!("{} {} stored", enum_text::<Lane>(lane.lane), lane.stored);
+            for (n, what) in [
+                (lane.duplicates, "duplicates"),
+                (lane.rejected, "rejected"),
+                (lane.gaps, "in gaps"),
+                (lane.deleted, "deleted"),
+                (lane.elsewhere, "elsewhere"),
+            ] {
+                if n > 0 {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, ", {n} {what}");
+                }
+            }
+            text
+        })
+        .collect();
+    let mut text = format!(
+        "{:<20} {:<12} {:<10} {:<24} {:>6} {:<20} {}\n",
+        text::clip(&node.node),
+        if node.connected {
+            "connected"
+        } else {
+            "disconnected"
+        },
+        text::clip(&node.version),
+        text::clip(&node.kernel),
+        node.epoch,
+        // Seconds are enough.
+        format!(
+            "{}Z",
+            time::rfc3339(node.last_seen).get(..19).unwrap_or_default()
+        ),
+        lanes.join("; ")
+    );
+    for probe in node.probes.iter().filter(|p| p.flavour.is_empty()) {
+        let _ = writeln!(
+            text,
+            "  probe {} is off: {}",
+            text::clip(&probe.probe),
+            text::clip(&probe.reason)
+        );
+    }
+    for lost in node.lost.iter().filter(|l| l.count > 0) {
+        let _ = writeln!(
+            text,
+            "  lost {} {} {}: {}",
+            text::clip(&lost.probe),
+            enum_text::<Lane>(lost.lane),
+            text::clip(&lost.reason),
+            lost.count
+        );
+    }
+    text
+}

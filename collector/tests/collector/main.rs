@@ -1,0 +1,7 @@
+//! The collector from outside: its stream, its store, its command line.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod cli;
+mod common;
+mod store;
+mod stream;

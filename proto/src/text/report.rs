@@ -1,0 +1,103 @@
+use std::fmt::Write;
+
+use super::phrase::count;
+use super::{clip, duration};
+use crate::json::enum_text;
+use crate::v1::{Coverage, Lane, Loss, NodeStats};
+
+/// Most counters or probes that one line names; the rest is counted.
+const MAX_LISTED: usize = 16;
+
+fn list(parts: Vec<String>) -> String {
+    let more = parts.len().saturating_sub(MAX_LISTED);
+    let mut text = parts
+        .into_iter()
+        .take(MAX_LISTED)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if more > 0 {
+        let _ = write!(text, " and {more} more");
+    }
+    text
+}
+
+pub(super) fn loss(e: &Loss) -> String {
+    let parts = e
+        .counters
+        .iter()
+        .filter(|c| c.count > 0)
+        .map(|c| {
+            let lane = enum_text::<Lane>(c.lane);
+            format!("{} {lane} {} {}", clip(&c.probe), clip(&c.reason), c.count)
+        })
+        .collect::<Vec<_>>();
+    if parts.is_empty() {
+        return "nothing lost".to_owned();
+    }
+    format!("lost so far: {}", list(parts))
+}
+
+pub(super) fn coverage(e: &Coverage) -> String {
+    let parts = e
+        .probes
+        .iter()
+        .map(|p| {
+            let mut text = if p.flavour.is_empty() {
+                format!("{} OFF", clip(&p.probe))
+            } else {
+                format!("{} {}", clip(&p.probe), clip(&p.flavour))
+            };
+            if p.flavour.is_empty() && !p.reason.is_empty() {
+                let _ = write!(text, " ({})", clip(&p.reason));
+            }
+            text
+        })
+        .collect::<Vec<_>>();
+    if parts.is_empty() {
+        return "no probes".to_owned();
+    }
+    format!("probes: {}", list(parts))
+}
+
+/// The upper bound of the highest bucket in use.
+fn worst<'a>(histograms: impl Iterator<Item = &'a [u64]>) -> Option<String> {
+    histograms
+        .filter_map(|h| h.iter().rposition(|n| *n > 0))
+        .max()
+        .map(
+            |i| match u32::try_from(i).ok().and_then(|i| 1_u64.checked_shl(i + 1)) {
+                Some(bound) => format!("under {}", duration(bound)),
+                None => "beyond measure".to_owned(),
+            },
+        )
+}
+
+pub(super) fn stats(e: &NodeStats) -> String {
+    let runs: u64 = e.softirq.iter().fold(0, |n, h| n.saturating_add(h.count));
+    let mut parts = vec![format!("since start {}", count(runs, "softirq run"))];
+    for (name, bound) in [
+        ("waits", worst(e.softirq.iter().map(|h| &h.wait[..]))),
+        ("runs", worst(e.softirq.iter().map(|h| &h.run[..]))),
+        (
+            "timer lateness",
+            worst(e.timer_lateness.iter().map(|h| &h.buckets[..])),
+        ),
+        (
+            "packet waits",
+            worst(e.packet_queue_wait.iter().map(|h| &h.buckets[..])),
+        ),
+    ] {
+        if let Some(bound) = bound {
+            parts.push(format!("{name} {bound}"));
+        }
+    }
+    for p in &e.probes {
+        let dropped = p.dropped_ring.saturating_add(p.dropped_map);
+        let mut text = format!("{} saw {}", clip(&p.probe), p.seen);
+        if dropped > 0 {
+            let _ = write!(text, " and dropped {dropped}");
+        }
+        parts.push(text);
+    }
+    list(parts)
+}

@@ -1,0 +1,65 @@
+//! Load generators with exactly known results; see `culprit_tests::load`.
+#![forbid(unsafe_code)]
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use culprit_tests::load::{connect, icmp, memory, send, serve, start};
+
+#[derive(Parser)]
+#[command(about = "Makes network, memory and CPU load whose results are known exactly")]
+struct Args {
+    #[command(flatten)]
+    start: start::Start,
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Load {
+    /// Serve TCP connections with exact byte counts.
+    Serve(serve::Serve),
+    /// Listen, and never accept.
+    Deaf(serve::Deaf),
+    /// Connect and move exact byte counts.
+    Transfer(connect::Transfer),
+    /// Connect once and say how it ended.
+    Attempt(connect::Attempt),
+    /// Try to connect again and again.
+    Knock(connect::Knock),
+    /// Make many short connections.
+    Storm(connect::Storm),
+    /// Send ICMP echo requests.
+    Ping(icmp::Ping),
+    /// Touch memory until killed.
+    Hog(memory::Hog),
+    /// Run another load as a child and outlive it.
+    Init(memory::Init),
+    /// Send as fast as possible over loopback.
+    SendStorm(send::SendStorm),
+    /// Connect as fast as possible over loopback.
+    ConnectBench(send::ConnectBench),
+    /// Hold everything until a line comes in on standard input.
+    Idle,
+    /// Do nothing until killed.
+    Park,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    args.start.apply()?;
+    match &args.load {
+        Load::Serve(options) => serve::serve(options),
+        Load::Deaf(options) => serve::deaf(options),
+        Load::Transfer(options) => connect::transfer(options),
+        Load::Attempt(options) => connect::attempt(options),
+        Load::Knock(options) => connect::knock(options),
+        Load::Storm(options) => connect::storm(options),
+        Load::Ping(options) => icmp::ping(options),
+        Load::Hog(options) => memory::hog(options),
+        Load::Init(options) => memory::init(options),
+        Load::SendStorm(options) => send::send_storm(options),
+        Load::ConnectBench(options) => send::connect_bench(options),
+        Load::Idle => start::wait_for_line(),
+        Load::Park => memory::park(),
+    }
+}

@@ -1,0 +1,171 @@
+//! TCP clients: exact transfers, single attempts, storms of short connections.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde_json::json;
+
+use super::serve::{Close, drain, last_word, read_exactly, send_exactly};
+use super::start::{say, wait_for_line};
+
+/// Options of `transfer`.
+#[derive(clap::Args, Debug)]
+pub struct Transfer {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// How many connections, one after the other.
+    #[arg(long, default_value_t = 1)]
+    pub connections: usize,
+    /// Bytes to send on each.
+    #[arg(long, default_value_t = 0)]
+    pub send: u64,
+    /// Bytes to read from each, after those were sent.
+    #[arg(long, default_value_t = 0)]
+    pub receive: u64,
+    /// Who closes first.
+    #[arg(long, value_enum, default_value_t = Close::Client)]
+    pub close: Close,
+    /// After connecting (and before sending), wait for a line on standard
+    /// input.
+    #[arg(long)]
+    pub pause: bool,
+}
+
+/// Options of `attempt`: one connect, whatever comes of it.
+#[derive(clap::Args, Debug)]
+pub struct Attempt {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// Do not wait for the outcome: close at once.
+    #[arg(long)]
+    pub abort: bool,
+}
+
+/// Options of `storm`.
+#[derive(clap::Args, Debug)]
+pub struct Storm {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// How many connections.
+    #[arg(long, default_value_t = 1000)]
+    pub count: usize,
+    /// How long each lives, microseconds.
+    #[arg(long, default_value_t = 1000)]
+    pub hold_us: u64,
+}
+
+/// Connects, moves the bytes, and prints what was moved where.
+pub fn transfer(options: &Transfer) -> Result<()> {
+    let mut rows = Vec::new();
+    for _ in 0..options.connections {
+        let mut stream = TcpStream::connect(options.to)
+            .with_context(|| format!("connecting to {}", options.to))?;
+        let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+        if options.pause {
+            say(&json!({ "connected": local }))?;
+            wait_for_line()?;
+        }
+        let last = last_word(options.close, options.send);
+        let mut sent = send_exactly(&mut stream, options.send - last)?;
+        let received = read_exactly(&mut stream, options.receive)?;
+        sent += send_exactly(&mut stream, last)?;
+        match options.close {
+            Close::Client => {}
+            Close::ClientReset => {
+                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+            }
+            Close::Server => drain(&mut stream)?,
+            // The read fails with ECONNRESET: expected.
+            Close::ServerReset => drop(drain(&mut stream)),
+        }
+        drop(stream);
+        rows.push(json!({ "local": local, "remote": remote, "sent": sent, "received": received }));
+    }
+    say(&json!({ "pid": std::process::id(), "connections": rows }))
+}
+
+/// Connects once and prints the errno (0 for success) and the time it took.
+pub fn attempt(options: &Attempt) -> Result<()> {
+    if options.abort {
+        return abort(options);
+    }
+    let start = Instant::now();
+    let result = TcpStream::connect(options.to);
+    let elapsed_ns = start.elapsed().as_nanos() as u64;
+    let (errno, local) = match &result {
+        Ok(stream) => (0, Some(stream.local_addr()?)),
+        Err(error) => (error.raw_os_error().unwrap_or(-1), None),
+    };
+    say(&json!({
+        "pid": std::process::id(), "remote": options.to, "local": local,
+        "errno": errno, "elapsed_ns": elapsed_ns,
+    }))
+}
+
+fn abort(options: &Attempt) -> Result<()> {
+    let family = if options.to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    let errno = match rustix::net::connect(&socket, &options.to) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error(),
+    };
+    drop(socket);
+    say(&json!({ "pid": std::process::id(), "remote": options.to, "errno": errno }))
+}
+
+/// Connects, waits, closes, many times, and prints every local port.
+pub fn storm(options: &Storm) -> Result<()> {
+    let hold = Duration::from_micros(options.hold_us);
+    let mut ports = Vec::with_capacity(options.count);
+    let start = Instant::now();
+    for done in 0..options.count {
+        let stream = TcpStream::connect(options.to)
+            .with_context(|| format!("connection {done} to {}", options.to))?;
+        ports.push(stream.local_addr()?.port());
+        if !hold.is_zero() {
+            std::thread::sleep(hold);
+        }
+    }
+    say(&json!({
+        "pid": std::process::id(), "remote": options.to,
+        "elapsed_ns": start.elapsed().as_nanos() as u64, "ports": ports,
+    }))
+}
+
+/// Options of `knock`: connects that end at once, again and again.
+#[derive(clap::Args, Debug)]
+pub struct Knock {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// Pause after each attempt, milliseconds.
+    #[arg(long, default_value_t = 100)]
+    pub interval_ms: u64,
+    /// How many; for ever when left out.
+    #[arg(long)]
+    pub count: Option<u64>,
+}
+
+/// Tries, whatever comes of it, waits, and tries again.
+pub fn knock(options: &Knock) -> Result<()> {
+    let mut done = 0;
+    while options.count.is_none_or(|count| done < count) {
+        done += 1;
+        let errno = match TcpStream::connect(options.to) {
+            Ok(_) => 0,
+            Err(error) => error.raw_os_error().unwrap_or(-1),
+        };
+        say(&json!({ "knock": done, "errno": errno }))?;
+        std::thread::sleep(Duration::from_millis(options.interval_ms));
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Load generators whose results are known exactly. Each prints what it did as
+//! JSON lines on standard output.
+pub mod connect;
+pub mod icmp;
+pub mod memory;
+pub mod send;
+pub mod serve;
+pub mod start;

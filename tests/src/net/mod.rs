@@ -1,0 +1,4 @@
+//! Network namespaces and veth pairs without iproute2.
+pub mod namespace;
+pub mod netlink;
+pub mod pair;

@@ -1,0 +1,19 @@
+//! Scenarios: real programs, real kernel, and what a user would see of it.
+pub mod agent;
+pub mod cgroup;
+pub mod doctor;
+pub mod dump;
+pub mod expect;
+pub mod hostile;
+pub mod icmp;
+pub mod load;
+pub mod matrix;
+pub mod oom;
+pub mod probes;
+pub mod program;
+pub mod report;
+pub mod softirq;
+pub mod stream;
+pub mod tcp_connect;
+pub mod tcp_flow;
+pub mod tools;

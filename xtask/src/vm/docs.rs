@@ -1,0 +1,53 @@
+//! The measured part of docs/kernels.md, between two markers.
+
+use super::matrix::Matrix;
+use crate::{paths, sh};
+use anyhow::{Context, Result};
+
+const BEGIN: &str = "<!-- measured by `cargo xtask vm --write-docs`: do not edit -->\n";
+const END: &str = "<!-- end of what was measured -->\n";
+
+/// The text between the markers.
+pub(super) fn section(matrix: &Matrix) -> String {
+    format!(
+        "{}\n`pass`: attached when forced, and every check of the scenario held. `-`: this kernel \
+         does not allow it, and the agent says so. Empty: not run.\n\n{}",
+        matrix.releases(),
+        matrix.markdown()
+    )
+}
+
+/// Replaces the measured part.
+pub(super) fn write(matrix: &Matrix) -> Result<()> {
+    let path = paths::root().join("docs/kernels.md");
+    let old =
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let new = replaced(&old, &section(matrix)).with_context(|| {
+        format!(
+            "{} lacks the markers {} and {}",
+            path.display(),
+            BEGIN.trim(),
+            END.trim()
+        )
+    })?;
+    sh::write_if_changed(&path, new.as_bytes()).map(drop)
+}
+
+fn replaced(old: &str, section: &str) -> Option<String> {
+    let (before, rest) = old.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_between_the_markers_changes() {
+        let old = format!("# A\n{BEGIN}old{END}tail\n");
+        let new = format!("# A\n{BEGIN}\nnew\n{END}tail\n");
+        assert_eq!(replaced(&old, "new"), Some(new));
+        assert_eq!(replaced("no markers", "new"), None);
+    }
+}

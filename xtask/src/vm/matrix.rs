@@ -1,0 +1,232 @@
+//! The table kernel x probe x flavour x result: printed, kept, and put into the docs.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// One line of the scenario's output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) probe: String,
+    pub(crate) flavour: String,
+    pub(crate) check: String,
+    pub(crate) result: Verdict,
+    pub(crate) detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Pass,
+    Fail,
+    Skip,
+}
+
+/// One machine's row.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) machine: String,
+    /// `uname -r`.
+    pub(crate) release: String,
+    pub(crate) checks: Vec<Check>,
+    /// Why the machine as a whole failed: no boot, died, wrong exit code, no result.
+    pub(crate) error: Option<String>,
+    pub(crate) seconds: u64,
+}
+
+/// All machines of one run.
+#[derive(Serialize)]
+pub(crate) struct Matrix {
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The scenario's checks; its line of totals is left out.
+///
+/// # Errors
+/// A line that is neither: nothing the payload says is passed over.
+pub(crate) fn parse(lines: &[String]) -> Result<Vec<Check>> {
+    lines
+        .iter()
+        .filter(|line| !line.starts_with("{\"failed\""))
+        .map(|line| {
+            serde_json::from_str(line)
+                .with_context(|| format!("the scenario printed {line:?}, which is no result"))
+        })
+        .collect()
+}
+
+impl Row {
+    pub(crate) fn count(&self, verdict: Verdict) -> usize {
+        self.checks
+            .iter()
+            .filter(|check| check.result == verdict)
+            .count()
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.error.is_some() || self.count(Verdict::Fail) > 0
+    }
+
+    /// The cell of a probe's flavour: a failure outweighs all, a pass outweighs what was skipped.
+    fn cell(&self, probe: &str, flavour: &str) -> &'static str {
+        let mut cell = "";
+        for check in &self.checks {
+            if check.probe != probe || check.flavour != flavour {
+                continue;
+            }
+            cell = match (check.result, cell) {
+                (Verdict::Fail, _) | (_, "FAIL") => "FAIL",
+                (Verdict::Pass, _) | (_, "pass") => "pass",
+                (Verdict::Skip, _) => "-",
+            };
+        }
+        cell
+    }
+}
+
+impl Matrix {
+    pub(crate) fn failed(&self) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(Row::failed)
+    }
+
+    fn flavours(&self) -> Vec<(String, String)> {
+        let mut seen = BTreeSet::new();
+        let mut order = Vec::new();
+        for check in self.rows.iter().flat_map(|row| &row.checks) {
+            let pair = (check.probe.clone(), check.flavour.clone());
+            if seen.insert(pair.clone()) {
+                order.push(pair);
+            }
+        }
+        order
+    }
+
+    /// As a Markdown table, which reads well in a terminal too.
+    pub(crate) fn markdown(&self) -> String {
+        let mut table = vec![vec!["probe".to_owned(), "flavour".to_owned()]];
+        table[0].extend(self.rows.iter().map(|row| row.machine.clone()));
+        for (probe, flavour) in self.flavours() {
+            let cells = self
+                .rows
+                .iter()
+                .map(|row| row.cell(&probe, &flavour).to_owned());
+            let cells: Vec<String> = cells.collect();
+            table.push([vec![probe, flavour], cells].concat());
+        }
+        aligned(&table)
+    }
+
+    /// The kernels behind the columns' names.
+    pub(crate) fn releases(&self) -> String {
+        let mut table = vec![
+            ["machine", "kernel", "checks passed"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for row in &self.rows {
+            let passed = row.count(Verdict::Pass).to_string();
+            table.push(vec![row.machine.clone(), row.release.clone(), passed]);
+        }
+        aligned(&table)
+    }
+
+    /// What failed, one line each.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for row in &self.rows {
+            lines.extend(
+                row.error
+                    .iter()
+                    .map(|error| format!("{}: {error}", row.machine)),
+            );
+            for check in row
+                .checks
+                .iter()
+                .filter(|check| check.result == Verdict::Fail)
+            {
+                lines.push(format!(
+                    "{}: {} {}: {}: {}",
+                    row.machine, check.probe, check.flavour, check.check, check.detail
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// A Markdown table with columns of even width; the first row is the header.
+pub(crate) fn aligned(table: &[Vec<String>]) -> String {
+    let columns = table.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        table
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0).max(3))
+        .collect();
+    let mut text = String::new();
+    for (index, row) in table.iter().enumerate() {
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(&format!("| {cell:<width$} "));
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for width in &widths {
+                text.push_str(&format!("|{}", "-".repeat(width + 2)));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn row(lines: &[&str]) -> Row {
+        let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        Row {
+            machine: "5.10".into(),
+            release: "5.10.0-32".into(),
+            checks: parse(&lines).unwrap(),
+            error: None,
+            seconds: 1,
+        }
+    }
+
+    #[test]
+    fn one_failed_check_fails_the_cell_and_the_matrix() {
+        let matrix = Matrix {
+            rows: vec![row(&[
+                r#"{"check":"a","detail":"","flavour":"fentry","probe":"oom","result":"pass"}"#,
+                r#"{"check":"b","detail":"x","flavour":"fentry","probe":"oom","result":"fail"}"#,
+                r#"{"check":"c","detail":"","flavour":"fentry","probe":"oom","result":"pass"}"#,
+                r#"{"check":"d","detail":"","flavour":"kprobe","probe":"oom","result":"skip"}"#,
+                r#"{"failed":1,"passed":2,"skipped":1}"#,
+            ])],
+        };
+        assert!(matrix.failed());
+        assert_eq!(
+            matrix.markdown(),
+            "| probe | flavour | 5.10 |\n|-------|---------|------|\n\
+             | oom   | fentry  | FAIL |\n| oom   | kprobe  | -    |\n"
+        );
+        assert_eq!(matrix.failures(), ["5.10: oom fentry: b: x"]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_result_is_an_error() {
+        assert!(parse(&["thread main panicked".to_owned()]).is_err());
+        assert!(parse(&[r#"{"probe":"oom"}"#.to_owned()]).is_err());
+    }
+
+    #[test]
+    fn no_machine_at_all_is_a_failure() {
+        assert!(Matrix { rows: Vec::new() }.failed());
+    }
+}
