@@ -11,7 +11,14 @@ use tonic_prost_build::Builder;
 const PACKAGE: &str = ".culprit.v1";
 
 /// Nanoseconds since the epoch that JSON shows as RFC 3339.
-const TIMES: [&str; 5] = ["time", "opened_at", "last_seen", "since", "until"];
+const TIMES: [&str; 6] = [
+    "time",
+    "opened_at",
+    "last_seen",
+    "since",
+    "until",
+    "reported",
+];
 
 /// Messages whose `Serialize` is written by hand.
 const BY_HAND: [&str; 1] = [".culprit.v1.Endpoint"];

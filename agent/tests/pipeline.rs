@@ -26,6 +26,14 @@ fn lost(losses: &[LossCounter], reason: &str) -> u64 {
         .sum()
 }
 
+/// The connect to this port: the agent's own events come when they come.
+fn event_of(events: &[Event], port: u32) -> &Event {
+    events
+        .iter()
+        .find(|event| support::port(event) == Some(port))
+        .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_seen_is_recorded_in_order_and_the_totals_say_so() {
     let (mut source, feed) = support::source();
@@ -70,7 +78,7 @@ async fn an_event_waits_for_its_names_and_others_pass_it() {
     events_when(&journal, |events| ports(events) == [2]).await;
     names.learn(1000, "web");
     let all = events_when(&journal, |events| ports(events) == [2, 1]).await;
-    let who = all.last().unwrap().who.as_ref().unwrap();
+    let who = event_of(&all, 1).who.as_ref().unwrap();
     assert_eq!(who.container.as_ref().unwrap().name, "web");
     agent.stop(PATIENCE).await;
 }
@@ -86,7 +94,7 @@ async fn an_event_that_waited_long_enough_is_sent_with_the_reason() {
     let journal = agent.journal();
     feed.give(connect(1000, 1));
     let all = events_when(&journal, |events| ports(events) == [1]).await;
-    let who = all.last().unwrap().who.as_ref().unwrap();
+    let who = event_of(&all, 1).who.as_ref().unwrap();
     assert_eq!(
         (who.container.as_ref(), &*who.unresolved),
         (None, "the runtime has not answered yet")
@@ -174,10 +182,13 @@ async fn an_oom_kill_names_the_owner_of_the_limit_and_its_scope() {
         kinds(events).contains(&"oom_kill")
     })
     .await;
-    let event = all.last().unwrap();
-    let Some(Kind::OomKill(kill)) = &event.kind else {
-        panic!("{event:?}")
-    };
+    let (event, kill) = all
+        .iter()
+        .find_map(|event| match &event.kind {
+            Some(Kind::OomKill(kill)) => Some((event, kill)),
+            _ => None,
+        })
+        .unwrap();
     let pid = |who: &Option<culprit_proto::v1::Identity>| {
         who.as_ref()
             .and_then(|who| who.process.as_ref())

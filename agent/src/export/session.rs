@@ -280,6 +280,7 @@ fn advance(
                 first,
                 last,
                 reason,
+                events: last - first + 1,
             }))
         }
         Item::Batch {

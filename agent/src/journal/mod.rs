@@ -129,6 +129,7 @@ impl Journal {
             first: queue.first(),
             next: queue.next(),
             acked: queue.acked(),
+            unassigned: 0,
         }
     }
 

@@ -68,6 +68,7 @@ impl client::Agent for About {
         LossReport {
             counters: self.ledger.all(&self.journal),
             probes: self.ledger.kernel(),
+            ..LossReport::default()
         }
     }
 }

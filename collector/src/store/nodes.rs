@@ -58,6 +58,7 @@ impl Reader {
                 lanes: Vec::new(),
                 lost: Vec::new(),
                 counters: Vec::new(),
+                account: None,
             };
             Ok((row.get(0)?, node))
         })?;
@@ -79,6 +80,7 @@ impl Reader {
                 gaps: unsql(row.get(5)?),
                 deleted: unsql(row.get(6)?),
                 elsewhere: unsql(row.get(7)?),
+                unassigned: 0,
             })
         })?;
         rows.collect()

@@ -89,6 +89,7 @@ async fn a_gap_covers_what_cannot_come() {
             first,
             last,
             reason: "queue_evicted".to_owned(),
+            events: last - first + 1,
         })
     };
     agent.send(gap(2, 6)).await;
@@ -283,7 +284,7 @@ async fn loss_reports_are_cumulative_within_an_epoch() {
                 reason: "ring_full".to_owned(),
                 count,
             }],
-            probes: Vec::new(),
+            ..LossReport::default()
         })
     };
     for (epoch, counts) in [(1, [5, 9, 7]), (2, [1, 2, 2])] {
