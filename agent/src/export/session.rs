@@ -242,7 +242,9 @@ impl Session {
         !self.welcomed
             || self.lanes.iter().any(|state| {
                 let cursor = journal.cursor(state.lane);
-                cursor.acked < state.cursor || state.cursor < cursor.next
+                // What is still being read from disk is nobody's debt.
+                cursor.acked < state.cursor
+                    || state.cursor < cursor.next && !journal.reading(state.lane)
             })
     }
 }
@@ -270,6 +272,7 @@ fn advance(
             first,
             last,
             reason,
+            events,
         } => {
             state.cursor = last + 1;
             // A gap has no bytes, but one that is not acknowledged is owed.
@@ -280,7 +283,7 @@ fn advance(
                 first,
                 last,
                 reason,
-                events: last - first + 1,
+                events,
             }))
         }
         Item::Batch {

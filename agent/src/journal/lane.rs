@@ -1,64 +1,144 @@
 //! One lane's queue: records in order of their sequence numbers, from the
 //! first that is not acknowledged to the newest.
 //!
-//! The slots cover `acked..next` without a hole: what can no longer be sent
-//! leaves a gap in its place, so that the collector's cursor can always reach
-//! the newest record.
+//! The slots cover `acked..next` without a hole: a record is in memory, or on
+//! disk alone, or a gap stands in its place, so that the collector's cursor
+//! can always reach the newest record. The queue never touches the disk: the
+//! keeper takes from it what is to be written and hands it what was read.
 
+mod carve;
+pub mod disk;
+mod send;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::item::{BatchLimits, GapReason, Item, LaneTotals};
+use super::item::{GapReason, LaneTotals};
 
 /// What a slot costs beside its event's bytes; counted against the bound.
 const SLOT_BYTES: usize = 64;
 
-/// Most gaps kept apart at the front of a lane; past it they are merged.
-const MAX_LEADING_GAPS: usize = 1024;
+/// Most slots that are no record in memory. Past it gaps are joined and, if
+/// that is not enough, the oldest records on disk are given up for one.
+const MAX_MARKERS: usize = 4096;
 
 #[derive(Debug)]
 enum Slot {
     Record {
         seq: u64,
         event: Bytes,
+        on_disk: bool,
     },
-    Gap {
+    /// On disk and not in memory.
+    Disk {
         first: u64,
         last: u64,
-        reason: GapReason,
-        /// Records in here that were sent before they were evicted: whether
-        /// the collector has them is known once its cursor passes.
-        undecided: u64,
-        /// Sent to the collector as a gap.
-        announced: bool,
     },
+    Gap(Gap),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    first: u64,
+    last: u64,
+    reason: GapReason,
+    /// Events the range stands for: its length, or 0.
+    events: u64,
+    /// Of those, the ones that may have been sent before they were lost:
+    /// whether the collector has them is known once its cursor passes.
+    undecided: u64,
+    /// Sent to the collector as a gap.
+    announced: bool,
 }
 
 impl Slot {
+    fn first(&self) -> u64 {
+        match self {
+            Self::Record { seq, .. } => *seq,
+            Self::Disk { first, .. } => *first,
+            Self::Gap(gap) => gap.first,
+        }
+    }
+
     fn last(&self) -> u64 {
         match self {
             Self::Record { seq, .. } => *seq,
-            Self::Gap { last, .. } => *last,
+            Self::Disk { last, .. } => *last,
+            Self::Gap(gap) => gap.last,
+        }
+    }
+
+    fn events(&self) -> u64 {
+        match self {
+            Self::Record { .. } => 1,
+            Self::Disk { first, last } => last - first + 1,
+            Self::Gap(gap) => gap.events,
         }
     }
 }
 
-/// The queue of one lane. Bounded by bytes; at the bound the oldest record
-/// goes, and is counted.
+/// What a former run left in the spool.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// All numbers below are acknowledged.
+    pub acked: u64,
+    /// The next number.
+    pub next: u64,
+    /// Numbers below `acked` that were never given.
+    pub unassigned: u64,
+    /// Events in gaps that were counted as lost already.
+    pub counted: u64,
+    /// Covers `acked..next`, in order.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of what a former run left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Records `first..=last` are on disk.
+    Stored {
+        /// First number.
+        first: u64,
+        /// Last number.
+        last: u64,
+    },
+    /// Numbers `first..=last` are not.
+    Gap {
+        /// First number.
+        first: u64,
+        /// Last number.
+        last: u64,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// The queue of one lane. Bounded by bytes in memory; at the bound a record
+/// that is on disk leaves the memory, and without one the oldest is lost, and
+/// counted.
 #[derive(Debug)]
 pub struct LaneQueue {
     /// `None`: there is no collector, nothing is kept.
     max_bytes: Option<usize>,
     slots: VecDeque<Slot>,
-    /// The first so many slots are known to be gaps.
-    leading_gaps: usize,
+    /// The first so many slots are known to be no records in memory.
+    leading: usize,
+    /// Slots that are no record.
+    markers: usize,
     acked: u64,
     next: u64,
     /// All sequence numbers from here on were never sent to any collector.
     sent_high: u64,
+    /// All records below are written, or will not be.
+    write_from: u64,
+    /// The record on disk that is to be sent next.
+    wanted: Option<u64>,
+    /// Numbers below `acked` that were never given.
+    unassigned: u64,
     totals: LaneTotals,
 }
 
@@ -70,16 +150,73 @@ impl LaneQueue {
         Self {
             max_bytes,
             slots: VecDeque::new(),
-            leading_gaps: 0,
+            leading: 0,
+            markers: 0,
             acked: 0,
             next: 0,
             sent_high: 0,
+            write_from: 0,
+            wanted: None,
+            unassigned: 0,
             totals: LaneTotals::default(),
         }
     }
 
+    /// Goes on where a former run ended.
+    #[must_use]
+    pub fn recovered(max_bytes: Option<usize>, former: Recovery) -> Self {
+        let mut queue = Self::new(max_bytes);
+        queue.acked = former.acked;
+        queue.next = former.next;
+        // The former run may have sent anything that it numbered.
+        queue.sent_high = former.next;
+        queue.write_from = former.next;
+        queue.unassigned = former.unassigned;
+        let mut counted = former.counted;
+        for piece in former.pieces {
+            match piece {
+                Piece::Stored { first, last } => {
+                    queue.totals.recovered += last - first + 1;
+                    queue.totals.retained += last - first + 1;
+                    queue.push_marker(Slot::Disk { first, last });
+                }
+                Piece::Gap {
+                    first,
+                    last,
+                    reason,
+                } => {
+                    let length = last - first + 1;
+                    let events = if reason == GapReason::Restart {
+                        0
+                    } else {
+                        length
+                    };
+                    let undecided = events - counted.min(events);
+                    counted -= events - undecided;
+                    queue.totals.recovered += undecided;
+                    queue.totals.retained += undecided;
+                    queue.push_marker(Slot::Gap(Gap {
+                        first,
+                        last,
+                        reason,
+                        events,
+                        undecided,
+                        announced: false,
+                    }));
+                }
+            }
+        }
+        queue.bound_markers();
+        queue
+    }
+
+    fn push_marker(&mut self, slot: Slot) {
+        self.markers += 1;
+        self.slots.push_back(slot);
+    }
+
     /// Gives the event its sequence number and keeps it until it is
-    /// acknowledged or the bound takes it.
+    /// acknowledged or a bound takes it.
     pub fn append(&mut self, event: Bytes) -> u64 {
         let seq = self.next;
         self.next += 1;
@@ -91,8 +228,16 @@ impl LaneQueue {
         };
         self.totals.retained += 1;
         self.totals.bytes += cost(&event);
-        self.slots.push_back(Slot::Record { seq, event });
-        while self.totals.bytes > max_bytes as u64 {
+        self.slots.push_back(Slot::Record {
+            seq,
+            event,
+            on_disk: false,
+        });
+        let max_bytes = max_bytes as u64;
+        if self.totals.bytes > max_bytes {
+            self.unload(max_bytes - max_bytes / 4);
+        }
+        while self.totals.bytes > max_bytes {
             self.evict_oldest();
         }
         seq
@@ -108,89 +253,29 @@ impl LaneQueue {
             self.acked = self.next;
             return seq;
         }
-        self.slots.push_back(Slot::Gap {
+        self.push_marker(Slot::Gap(Gap {
             first: seq,
             last: seq,
             reason: GapReason::Oversize,
+            events: 1,
             undecided: 0,
             announced: false,
-        });
-        self.skip_gaps();
+        }));
+        self.bound_markers();
         seq
     }
 
-    fn skip_gaps(&mut self) {
-        while matches!(self.slots.get(self.leading_gaps), Some(Slot::Gap { .. })) {
-            self.leading_gaps += 1;
-            self.merge_leading();
-        }
-    }
-
-    /// Joins the gap at `leading_gaps - 1` with the one before it when they
-    /// say the same, or when there are too many.
-    fn merge_leading(&mut self) {
-        let Some(at) = self.leading_gaps.checked_sub(2) else {
-            return;
-        };
-        let crowded = self.leading_gaps > MAX_LEADING_GAPS;
-        let (
-            Some(&Slot::Gap {
-                first,
-                reason: one,
-                undecided: a,
-                announced: told,
-                ..
-            }),
-            Some(&Slot::Gap {
-                last,
-                reason: two,
-                undecided: b,
-                announced: told_too,
-                ..
-            }),
-        ) = (self.slots.get(at), self.slots.get(at + 1))
-        else {
-            return;
-        };
-        if !crowded && (one != two || told || told_too) {
-            return;
-        }
-        self.slots.remove(at + 1);
-        if let Some(slot) = self.slots.get_mut(at) {
-            *slot = Slot::Gap {
-                first,
-                last,
-                reason: one,
-                undecided: a + b,
-                announced: told || told_too,
-            };
-        }
-        self.leading_gaps -= 1;
-    }
-
+    /// The oldest record in memory becomes a gap.
     fn evict_oldest(&mut self) {
-        self.skip_gaps();
-        let Some(slot) = self.slots.get_mut(self.leading_gaps) else {
-            return;
-        };
-        let Slot::Record { seq, event } = slot else {
-            return;
-        };
-        let seq = *seq;
-        self.totals.bytes -= cost(event);
-        let undecided = u64::from(seq < self.sent_high);
-        if undecided == 0 {
-            self.totals.evicted += 1;
-            self.totals.retained -= 1;
+        while let Some(slot) = self.slots.get(self.leading) {
+            if matches!(slot, Slot::Record { .. }) {
+                self.lose_at(self.leading, GapReason::Evicted);
+                self.join_before(self.leading);
+                self.bound_markers();
+                return;
+            }
+            self.leading += 1;
         }
-        *slot = Slot::Gap {
-            first: seq,
-            last: seq,
-            reason: GapReason::Evicted,
-            undecided,
-            announced: false,
-        };
-        self.skip_gaps();
     }
 
     /// Sequence number of the oldest record that can still be sent; `next`
@@ -199,12 +284,8 @@ impl LaneQueue {
     pub fn first(&self) -> u64 {
         self.slots
             .iter()
-            .skip(self.leading_gaps)
-            .find_map(|slot| match slot {
-                Slot::Record { seq, .. } => Some(*seq),
-                Slot::Gap { .. } => None,
-            })
-            .unwrap_or(self.next)
+            .find(|slot| !matches!(slot, Slot::Gap(_)))
+            .map_or(self.next, Slot::first)
     }
 
     /// Sequence number that the next record will get.
@@ -219,103 +300,45 @@ impl LaneQueue {
         self.acked
     }
 
+    /// All records below this are on disk, acknowledged or lost.
+    #[must_use]
+    pub fn write_from(&self) -> u64 {
+        self.write_from
+    }
+
+    /// Numbers below `acked` that were never given to an event.
+    #[must_use]
+    pub fn unassigned(&self) -> u64 {
+        self.unassigned
+    }
+
+    /// Numbers below `next` that were never given to an event.
+    #[must_use]
+    pub fn unassigned_in_all(&self) -> u64 {
+        self.unassigned
+            + self
+                .gaps()
+                .map(|gap| gap.last - gap.first + 1 - gap.events)
+                .sum::<u64>()
+    }
+
+    /// Events in gaps that are not acknowledged but counted as lost already.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.gaps().map(|gap| gap.events - gap.undecided).sum()
+    }
+
+    fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Gap(gap) => Some(gap),
+            _ => None,
+        })
+    }
+
     /// Where the records went.
     #[must_use]
     pub fn totals(&self) -> LaneTotals {
         self.totals
-    }
-
-    /// What to send from sequence number `from` on; `None` when all is sent.
-    /// Marks it as sent.
-    pub fn take(&mut self, from: u64, limits: &BatchLimits) -> Option<Item> {
-        if from >= self.next {
-            return None;
-        }
-        if from < self.acked {
-            return Some(Item::Gap {
-                first: from,
-                last: self.acked - 1,
-                reason: GapReason::Acknowledged,
-            });
-        }
-        let start = self.slots.partition_point(|slot| slot.last() < from);
-        if let Some(Slot::Record { event, .. }) = self.slots.get(start)
-            && event.len() > limits.record
-        {
-            self.drop_record(start, GapReason::Oversize);
-        }
-        self.split_gap(start, from);
-        let start = self.slots.partition_point(|slot| slot.last() < from);
-        if let Some(Slot::Gap {
-            first,
-            last,
-            reason,
-            announced,
-            ..
-        }) = self.slots.get_mut(start)
-        {
-            *announced = true;
-            let item = Item::Gap {
-                first: *first,
-                last: *last,
-                reason: *reason,
-            };
-            self.sent_high = self.sent_high.max(*last + 1);
-            return Some(item);
-        }
-        let mut records = Vec::new();
-        let (mut bytes, mut framed) = (0, 0);
-        for slot in self.slots.iter().skip(start).take(limits.records) {
-            let Slot::Record { event, .. } = slot else {
-                break;
-            };
-            framed += event.len() + prost::length_delimiter_len(event.len()) + 1;
-            if event.len() > limits.record || (framed > limits.bytes && !records.is_empty()) {
-                break;
-            }
-            bytes += event.len();
-            records.push(event.clone());
-        }
-        let end = from + records.len() as u64;
-        self.totals.sent += end.saturating_sub(self.sent_high.max(from));
-        self.sent_high = self.sent_high.max(end);
-        (!records.is_empty()).then_some(Item::Batch {
-            base: from,
-            records,
-            bytes,
-        })
-    }
-
-    /// Splits the gap at `at` before `from`: the part below was sent as records
-    /// on this stream, and is not announced.
-    fn split_gap(&mut self, at: usize, from: u64) {
-        let Some(Slot::Gap {
-            first,
-            reason,
-            undecided,
-            announced,
-            ..
-        }) = self.slots.get_mut(at)
-        else {
-            return;
-        };
-        if *first >= from {
-            return;
-        }
-        let sent = (*undecided).min(from - *first);
-        let below = Slot::Gap {
-            first: *first,
-            last: from - 1,
-            reason: *reason,
-            undecided: sent,
-            announced: *announced,
-        };
-        *first = from;
-        *undecided -= sent;
-        self.slots.insert(at, below);
-        if at < self.leading_gaps {
-            self.leading_gaps += 1;
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! lane's queue, the flight recorder, the recorder file and the wire.
 
 pub mod item;
+pub mod keeper;
 pub mod lane;
 pub mod meta;
 pub mod recorder;
@@ -17,8 +18,10 @@ use culprit_proto::v1::{Lane, LaneCursor};
 use tokio::sync::Notify;
 
 use culprit_proto::limits::MAX_RECORD_BYTES;
-use item::{BatchLimits, Item, LaneTotals, NeverSent};
-use lane::LaneQueue;
+use item::{BatchLimits, GapReason, Item, LaneTotals, Loaded, NeverSent};
+use keeper::Wake;
+use lane::disk::Unwritten;
+use lane::{LaneQueue, Recovery};
 use recorder::{Entry, Recorder};
 
 /// The lanes in order of priority.
@@ -27,18 +30,21 @@ pub const LANES: [Lane; 3] = [Lane::Critical, Lane::Signal, Lane::Bulk];
 /// Bounds of the journal, bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of each lane's queue, in the order of [`LANES`]; `None` when there is no
-    /// collector to queue for.
+    /// Of what each lane's queue holds in memory, in the order of [`LANES`];
+    /// `None` when there is no collector to queue for.
     pub lanes: Option<[usize; 3]>,
     /// Of the flight recorder.
     pub recorder: usize,
 }
 
-/// The journal of one run of the agent, held in memory.
+/// The journal of one run of the agent: what it holds in memory. With a spool
+/// the keeper writes to disk what stays, and reads it back.
 #[derive(Debug)]
 pub struct Journal {
-    lanes: Mutex<[LaneQueue; 3]>,
+    // A lock a lane, so that nothing in one can delay another.
+    lanes: [Mutex<LaneQueue>; 3],
     grew: [Notify; 3],
+    wake: Wake,
     recorder: Recorder,
 }
 
@@ -46,18 +52,30 @@ impl Journal {
     /// An empty journal.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::go_on(limits, Default::default())
+    }
+
+    /// A journal that goes on where a former run ended.
+    #[must_use]
+    pub fn go_on(limits: Limits, former: [Recovery; 3]) -> Self {
+        let mut bytes = limits
+            .lanes
+            .map_or([None; 3], |lanes| lanes.map(Some))
+            .into_iter();
         Self {
-            lanes: Mutex::new(std::array::from_fn(|lane| {
-                LaneQueue::new(limits.lanes.map(|bytes| bytes[lane]))
-            })),
+            lanes: former
+                .map(|former| Mutex::new(LaneQueue::recovered(bytes.next().flatten(), former))),
             grew: std::array::from_fn(|_| Notify::new()),
+            wake: Wake::default(),
             recorder: Recorder::new(limits.recorder),
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, [LaneQueue; 3]> {
+    fn lane(&self, lane: Lane) -> MutexGuard<'_, LaneQueue> {
         // A queue is never left half changed by a panic that could happen.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes[lane as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the encoded event its sequence number, queues it for the
@@ -66,24 +84,24 @@ impl Journal {
     /// `time` is the event's time, nanoseconds since the Unix epoch.
     pub fn append(&self, kind: EventKind, time: u64, event: Bytes) -> u64 {
         let lane = kind.lane();
-        if event.len() > MAX_RECORD_BYTES {
-            let seq = self.lanes()[lane as usize].append_oversize();
-            self.grew[lane as usize].notify_one();
-            return seq;
-        }
         let seq = {
-            let mut lanes = self.lanes();
-            let seq = lanes[lane as usize].append(event.clone());
-            // Under the same lock, so that the recorder is in order as well.
-            self.recorder.push(Entry {
-                seq,
-                time,
-                kind,
-                event,
-            });
-            seq
+            let mut queue = self.lane(lane);
+            if event.len() > MAX_RECORD_BYTES {
+                queue.append_oversize()
+            } else {
+                let seq = queue.append(event.clone());
+                // Under the same lock, so that the recorder is in order as well.
+                self.recorder.push(Entry {
+                    seq,
+                    time,
+                    kind,
+                    event,
+                });
+                seq
+            }
         };
         self.grew[lane as usize].notify_one();
+        self.wake.write(lane);
         seq
     }
 
@@ -93,14 +111,26 @@ impl Journal {
         &self.recorder
     }
 
-    /// Resolves when the lane has grown since the last time it was awaited.
+    /// Resolves when the lane has grown, or what is on disk was read, since
+    /// the last time it was awaited.
     pub async fn grown(&self, lane: Lane) {
         self.grew[lane as usize].notified().await;
     }
 
     /// See [`LaneQueue::take`].
     pub fn take(&self, lane: Lane, from: u64, limits: &BatchLimits) -> Option<Item> {
-        self.lanes()[lane as usize].take(from, limits)
+        let mut queue = self.lane(lane);
+        let item = queue.take(from, limits);
+        if queue.wanted().is_some() {
+            self.wake.read();
+        }
+        item
+    }
+
+    /// Whether the next record of the lane is being read from disk.
+    #[must_use]
+    pub fn reading(&self, lane: Lane) -> bool {
+        self.lane(lane).wanted().is_some()
     }
 
     /// See [`LaneQueue::acknowledge`].
@@ -108,7 +138,7 @@ impl Journal {
     /// # Errors
     /// [`NeverSent`].
     pub fn acknowledge(&self, lane: Lane, to: u64) -> Result<(), NeverSent> {
-        self.lanes()[lane as usize].acknowledge(to)
+        self.lane(lane).acknowledge(to)
     }
 
     /// See [`LaneQueue::reject`].
@@ -116,34 +146,82 @@ impl Journal {
     /// # Errors
     /// [`NeverSent`].
     pub fn reject(&self, lane: Lane, first: u64, last: u64) -> Result<u64, NeverSent> {
-        self.lanes()[lane as usize].reject(first, last)
+        self.lane(lane).reject(first, last)
     }
 
     /// Where the lane stands.
     #[must_use]
     pub fn cursor(&self, lane: Lane) -> LaneCursor {
-        let lanes = self.lanes();
-        let queue = &lanes[lane as usize];
+        let queue = self.lane(lane);
         LaneCursor {
             lane: lane.into(),
             first: queue.first(),
             next: queue.next(),
             acked: queue.acked(),
-            unassigned: 0,
+            unassigned: queue.unassigned(),
+            written: queue.write_from(),
         }
     }
 
     /// Where the lane's records went.
     #[must_use]
     pub fn totals(&self, lane: Lane) -> LaneTotals {
-        self.lanes()[lane as usize].totals()
+        self.lane(lane).totals()
+    }
+
+    /// What the next run has to know of the lane.
+    #[must_use]
+    pub fn mark(&self, lane: Lane) -> Mark {
+        let queue = self.lane(lane);
+        Mark {
+            acked: queue.acked(),
+            next: queue.next(),
+            unassigned: queue.unassigned_in_all(),
+            counted: queue.counted(),
+        }
     }
 
     /// Whether everything that was appended is acknowledged.
     #[must_use]
     pub fn all_acknowledged(&self) -> bool {
-        self.lanes()
-            .iter()
-            .all(|queue| queue.acked() == queue.next())
+        LANES.into_iter().all(|lane| {
+            let queue = self.lane(lane);
+            queue.acked() == queue.next()
+        })
     }
+
+    fn unwritten(&self, lane: Lane, max_bytes: usize) -> Option<Unwritten> {
+        self.lane(lane).unwritten(max_bytes)
+    }
+
+    fn written(&self, lane: Lane, base: u64, end: u64) {
+        self.lane(lane).written(base, end);
+    }
+
+    fn gone(&self, lane: Lane, first: u64, last: u64, reason: GapReason) {
+        self.lane(lane).gone(first, last, reason);
+        self.grew[lane as usize].notify_one();
+    }
+
+    fn wanted(&self, lane: Lane) -> Option<u64> {
+        self.lane(lane).wanted()
+    }
+
+    fn load(&self, lane: Lane, pieces: Vec<Loaded>) {
+        self.lane(lane).load(pieces);
+        self.grew[lane as usize].notify_one();
+    }
+}
+
+/// Where a lane stands, for the next run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// All numbers below are acknowledged.
+    pub acked: u64,
+    /// The next number.
+    pub next: u64,
+    /// Numbers below `next` that were never given.
+    pub unassigned: u64,
+    /// Events in gaps at or above `acked` that are counted as lost already.
+    pub counted: u64,
 }

@@ -156,7 +156,7 @@ pub(crate) fn hello(epoch: u64, next: u64, acked: u64) -> Hello {
             first: 0,
             next,
             acked,
-            unassigned: 0,
+            ..LaneCursor::default()
         }],
     }
 }

@@ -15,43 +15,47 @@ impl LaneQueue {
                 sent: self.sent_high,
             });
         }
-        while self.acked < to {
-            match self.slots.front_mut() {
-                None => break,
-                Some(Slot::Record { seq, event }) => {
-                    self.acked = *seq + 1;
-                    self.totals.committed += 1;
-                    self.totals.retained -= 1;
-                    self.totals.bytes -= cost(event);
+        if to <= self.acked {
+            return Ok(());
+        }
+        self.cut(to);
+        while let Some(slot) = self.slots.front()
+            && slot.first() < to
+        {
+            let totals = &mut self.totals;
+            match slot {
+                Slot::Record { event, .. } => {
+                    totals.committed += 1;
+                    totals.retained -= 1;
+                    totals.bytes -= cost(event);
                 }
-                Some(Slot::Gap {
-                    first,
-                    last,
-                    undecided,
-                    announced,
-                    ..
-                }) => {
-                    let end = (*last + 1).min(to);
-                    let passed = end - *first;
-                    // What was sent lies before what was not.
-                    let decided = (*undecided).min(passed);
-                    self.totals.retained -= decided;
-                    if *announced {
-                        self.totals.evicted += decided;
+                Slot::Disk { .. } => {
+                    totals.committed += slot.events();
+                    totals.retained -= slot.events();
+                    self.markers -= 1;
+                }
+                Slot::Gap(gap) => {
+                    let unassigned = gap.last - gap.first + 1 - gap.events;
+                    totals.retained -= gap.undecided;
+                    if gap.announced {
+                        totals.lose(gap.reason, gap.undecided);
+                        self.unassigned += unassigned;
                     } else {
-                        self.totals.committed += decided;
+                        // The collector has got so far without being told of
+                        // the gap: it has the records, those too of which a
+                        // run that was killed had left no trace on disk.
+                        totals.committed += gap.undecided + unassigned;
+                        totals.recovered += unassigned;
+                        totals.recovered_late += unassigned;
                     }
-                    self.acked = end;
-                    if end <= *last {
-                        *first = end;
-                        *undecided -= decided;
-                        break;
-                    }
+                    self.markers -= 1;
                 }
             }
             self.slots.pop_front();
-            self.leading_gaps = self.leading_gaps.saturating_sub(1);
+            self.leading = self.leading.saturating_sub(1);
         }
+        self.acked = to;
+        self.write_from = self.write_from.max(to);
         Ok(())
     }
 
@@ -67,42 +71,21 @@ impl LaneQueue {
                 sent: self.sent_high,
             });
         }
-        let start = self.slots.partition_point(|slot| slot.last() < first);
-        let mut count = 0;
-        for at in start..self.slots.len() {
-            match self.slots.get(at) {
-                Some(Slot::Record { seq, .. }) if *seq <= last => {
-                    self.drop_record(at, GapReason::Rejected);
-                    count += 1;
-                }
-                Some(Slot::Gap { first, .. }) if *first <= last => {}
-                _ => break,
-            }
-        }
-        self.skip_gaps();
-        Ok(count)
+        Ok(self.lose_range(first, last, GapReason::Rejected))
     }
 
-    pub(super) fn drop_record(&mut self, at: usize, reason: GapReason) {
-        let Some(slot) = self.slots.get_mut(at) else {
-            return;
-        };
-        let Slot::Record { seq, event } = slot else {
-            return;
-        };
-        self.totals.bytes -= cost(event);
-        self.totals.retained -= 1;
-        match reason {
-            GapReason::Rejected => self.totals.rejected += 1,
-            _ => self.totals.oversize += 1,
+    pub(super) fn lose_range(&mut self, first: u64, last: u64, reason: GapReason) -> u64 {
+        self.cut(last + 1);
+        let mut at = self.cut(first);
+        let mut count = 0;
+        while self.slots.get(at).is_some_and(|slot| slot.first() <= last) {
+            let lost = self.lose_at(at, reason);
+            count += lost;
+            if lost == 0 || !self.join_before(at) {
+                at += 1;
+            }
         }
-        // Counted here, so nothing is left to decide when the cursor passes.
-        *slot = Slot::Gap {
-            first: *seq,
-            last: *seq,
-            reason,
-            undecided: 0,
-            announced: false,
-        };
+        self.bound_markers();
+        count
     }
 }
