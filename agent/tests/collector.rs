@@ -11,7 +11,10 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use culprit_agent::export::target;
-use culprit_agent::journal::{Journal, Limits};
+use culprit_agent::journal::keeper::NoDisk;
+use culprit_agent::journal::spool::fs::RealFs;
+use culprit_agent::journal::spool::{self, Spool};
+use culprit_agent::journal::{self, Journal, Limits, Run};
 use culprit_agent::pipeline::agent::{Agent, Options};
 use culprit_agent::pipeline::driver::Intervals;
 use culprit_collector::server::{self, Settings};
@@ -107,7 +110,7 @@ fn free_address() -> SocketAddr {
         .unwrap()
 }
 
-fn with_collector(address: SocketAddr, queue: usize) -> Options {
+fn with_collector(address: SocketAddr, queue: usize) -> Options<NoDisk> {
     let often = Duration::from_millis(100);
     Options {
         targets: target::order("n1", &[format!("http://{address}")]).unwrap(),
@@ -120,6 +123,42 @@ fn with_collector(address: SocketAddr, queue: usize) -> Options {
             stats: often,
         },
         ..options()
+    }
+}
+
+/// The same with a spool in `dir`.
+fn with_spool(
+    address: SocketAddr,
+    queue: usize,
+    dir: &Path,
+    max_bytes: u64,
+) -> Options<Spool<RealFs>> {
+    let lane = spool::LaneOptions {
+        max_bytes,
+        max_age: Duration::ZERO,
+    };
+    let bounds = spool::Options {
+        lanes: [lane; 3],
+        segment_bytes: 64 << 10,
+    };
+    let (disk, recovered) = Spool::open(RealFs, dir, "n1", bounds, PATIENCE).unwrap();
+    let plain = with_collector(address, queue);
+    Options {
+        node: plain.node,
+        boot_id: plain.boot_id,
+        kernel: plain.kernel,
+        run: Run {
+            spool_id: recovered.spool_id,
+            epoch: recovered.epoch,
+            unclean_stops: recovered.unclean_stops,
+        },
+        disk: Some(disk),
+        former: journal::former(&recovered),
+        limits: plain.limits,
+        targets: plain.targets,
+        intervals: plain.intervals,
+        identity_wait: plain.identity_wait,
+        recorder_file: None,
     }
 }
 
@@ -246,7 +285,7 @@ async fn without_a_collector_the_stop_is_bounded_and_says_what_stayed() {
     let journal = agent.journal();
     feed(&fed, &journal, 0, 1000).await;
     let totals = agent.stop(Duration::from_millis(100)).await;
-    let retained: u64 = culprit_agent::journal::LANES
+    let retained: u64 = journal::LANES
         .iter()
         .map(|lane| journal.totals(*lane).retained)
         .sum();
@@ -255,4 +294,88 @@ async fn without_a_collector_the_stop_is_bounded_and_says_what_stayed() {
         totals.contains(&format!("not_acknowledged {retained}")),
         "{totals}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_memory_comes_from_disk() {
+    let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = free_address();
+    let (source, fed) = support::source();
+    // Memory for about a thousand.
+    let options = with_spool(address, 128 << 10, state.path(), 64 << 20);
+    let agent = Agent::start(options, source, support::names()).unwrap();
+    let journal = agent.journal();
+    for port in (0..20_000).step_by(200) {
+        feed(&fed, &journal, port, port + 200).await;
+        // No faster than the disk.
+        tokio::time::timeout(PATIENCE, async {
+            while journal.cursor(Lane::Signal).written < u64::from(port) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    assert!(journal.totals(Lane::Signal).bytes <= 128 << 10);
+    let _collector = Collector::start(address, store.path()).await;
+    committed(&journal, 20_000).await;
+    let totals = agent.stop(PATIENCE).await;
+    assert!(totals.contains(" 7 lost (ring_full 7)"), "{totals}");
+    let expected: Vec<(u64, u32)> = (0..20_000).map(|n| (u64::from(n), n)).collect();
+    assert!(stored(store.path()) == expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_collector_took_is_there_at_the_next_start() {
+    let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = free_address();
+    for run in 0..2 {
+        let (source, fed) = support::source();
+        let options = with_spool(address, 32 << 20, state.path(), 64 << 20);
+        let agent = Agent::start(options, source, support::names()).unwrap();
+        for port in run * 1000..(run + 1) * 1000 {
+            fed.give(connect(1, port));
+        }
+        let totals = agent.stop(Duration::from_millis(50)).await;
+        assert!(totals.contains("kept in the spool"), "{totals}");
+    }
+    let _collector = Collector::start(address, store.path()).await;
+    let (source, _fed) = support::source();
+    let options = with_spool(address, 32 << 20, state.path(), 64 << 20);
+    let agent = Agent::start(options, source, support::names()).unwrap();
+    let about = agent.about();
+    committed(&agent.journal(), 2000).await;
+    let totals = agent.stop(PATIENCE).await;
+    assert!(!totals.contains("kept in the spool"), "{totals}");
+    let expected: Vec<(u64, u32)> = (0..2000).map(|n| (u64::from(n), n)).collect();
+    assert!(stored(store.path()) == expected);
+    // Seven found no room in the ring, in each run.
+    let account = about.account();
+    assert_eq!(account.lost, [("ring_full".to_owned(), 21)].into());
+    assert_eq!((account.retained, account.in_ring), (0, 0));
+    assert_eq!(account.seen, account.committed + 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_spool_gives_up_is_counted() {
+    let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = free_address();
+    let (source, fed) = support::source();
+    let options = with_spool(address, 128 << 10, state.path(), 256 << 10);
+    let agent = Agent::start(options, source, support::names()).unwrap();
+    let (journal, about) = (agent.journal(), agent.about());
+    feed(&fed, &journal, 0, 20_000).await;
+    let _collector = Collector::start(address, store.path()).await;
+    committed(&journal, 20_000).await;
+    agent.stop(PATIENCE).await;
+    let account = about.account();
+    let (got, lost) = (stored(store.path()).len() as u64, &account.lanes[1].lost);
+    let given_up: u64 = ["spool_evicted", "queue_evicted"]
+        .iter()
+        .filter_map(|reason| lost.get(*reason))
+        .sum();
+    assert!(given_up > 0 && got > 0, "{lost:?}");
+    assert_eq!(got + given_up, 20_000);
+    assert_eq!(account.lanes[1].committed, got);
+    assert_eq!(account.retained, 0);
 }

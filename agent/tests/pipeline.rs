@@ -3,13 +3,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use culprit_agent::identity::{Actor, CgroupChange};
-use culprit_agent::journal::meta::{Former, Run};
-use culprit_agent::pipeline::agent::{Agent, Options};
+use culprit_agent::journal::account::{Base, LaneLife};
+use culprit_agent::pipeline::agent::{Agent, Former, Options};
 use culprit_agent::pipeline::source::{BadRecord, Draft, Observation, Slot};
-use culprit_proto::v1::{Event, LossCounter, OomKill, event::Kind, oom_kill};
+use culprit_proto::v1::{Event, LossCounter, NodeAccount, OomKill, event::Kind, oom_kill};
 use support::{connect, connect_by, events, events_when, options, ports};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ async fn everything_seen_is_recorded_in_order_and_the_totals_say_so() {
     let totals = agent.stop(PATIENCE).await;
     assert_eq!(
         totals,
-        "totals: 100 seen by the probes, 505 recorded, 0 sent, 0 acknowledged, 7 lost (ring_full 7)"
+        "totals: 507 seen by the probes, 505 recorded, 0 sent, 0 acknowledged, 7 lost (ring_full 7)"
     );
     let all = events(&journal);
     // The connection that was still open is swept at the end.
@@ -203,25 +204,83 @@ async fn an_oom_kill_names_the_owner_of_the_limit_and_its_scope() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_former_run_left_behind_is_counted() {
+async fn what_a_killed_run_had_seen_is_counted() {
     let (source, _feed) = support::source();
-    let former = Former {
-        epoch: 1,
-        clean: false,
-        unacknowledged: [0, 3, 4],
+    let life = LaneLife {
+        seen: 10,
+        ..LaneLife::default()
     };
-    let run = Run {
-        spool_id: [7; 16],
-        epoch: 2,
-        former: Some(former),
-    };
-    let agent = Agent::start(Options { run, ..options() }, source, support::names()).unwrap();
+    let mut former = Former::default();
+    former.base[1] = Base::new(life, 3, 0);
+    let agent = Agent::start(
+        Options {
+            former,
+            ..options()
+        },
+        source,
+        support::names(),
+    )
+    .unwrap();
     let (journal, about) = (agent.journal(), agent.about());
     let totals = agent.stop(PATIENCE).await;
     assert_eq!(lost(&about.status().lost, "unclean_stop"), 7);
     assert!(kinds(&events(&journal)).contains(&"loss"));
     // Not a loss of this run.
     assert!(totals.ends_with("7 lost (ring_full 7)"), "{totals}");
+    let account = about.account();
+    assert_eq!(account.lost["unclean_stop"], 7);
+    assert!(balanced(&account), "{account:?}");
+}
+
+/// Every event that was seen is somewhere, in the whole and by lane.
+fn balanced(account: &NodeAccount) -> bool {
+    let lost = |lost: &BTreeMap<String, u64>| lost.values().sum::<u64>();
+    account.seen
+        == account.committed
+            + account.retained
+            + account.in_ring
+            + account.local
+            + lost(&account.lost)
+        && account.lanes.iter().all(|lane| {
+            lane.seen
+                == lane.committed + lane.retained + lane.in_ring + lane.local + lost(&lane.lost)
+        })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_accounted_for_at_every_moment() {
+    let (source, feed) = support::source();
+    let names = support::names();
+    let agent = Agent::start(options(), source, names.clone()).unwrap();
+    let (journal, about, driver) = (agent.journal(), agent.about(), agent.driver());
+    feed.raw(Err(BadRecord {
+        probe: "tcp_connect",
+        what: "short".into(),
+    }));
+    for port in 0..3000 {
+        // Every third waits for its names.
+        feed.give(connect(if port % 3 == 0 { 1000 } else { 1 }, port));
+        if port % 500 == 0 {
+            driver.count().await;
+            let account = about.account();
+            assert!(balanced(&account), "{account:?}");
+        }
+    }
+    events_when(&journal, |events| ports(events).len() == 2000).await;
+    driver.count().await;
+    let account = about.account();
+    assert!(balanced(&account), "{account:?}");
+    assert_eq!((account.retained, account.in_ring), (1000, 0));
+    agent.stop(PATIENCE).await;
+    let account = about.account();
+    assert!(balanced(&account), "{account:?}");
+    // At rest nothing is in between: there is no collector to send to.
+    assert_eq!((account.retained, account.in_ring), (0, 0));
+    assert_eq!(
+        account.lost,
+        [("bad_record".to_owned(), 1), ("ring_full".to_owned(), 7)].into()
+    );
+    assert_eq!(account.lanes[1].local, 3000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

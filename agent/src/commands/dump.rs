@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::cli::{DumpArgs, Format};
 use super::local_client;
-use crate::journal::{meta, recorder_file};
+use crate::journal::{recorder_file, spool};
 
 /// Runs the command.
 pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
@@ -90,7 +90,7 @@ async fn ask(args: &DumpArgs, filter: &Filter) -> anyhow::Result<ExitCode> {
 }
 
 fn offline(args: &DumpArgs, filter: &Filter, path: &Path) -> anyhow::Result<ExitCode> {
-    let node = meta::node_name(&args.agent.state_dir)
+    let node = spool::node_name(&args.agent.state_dir)
         .unwrap_or_else(|| super::run::host_name().unwrap_or_default());
     let mut printer = Printer::new(args.format, node);
     let mut newest = VecDeque::new();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use culprit_proto::json;
 use culprit_proto::text::{clip, hex};
-use culprit_proto::v1::{Lane, ProbeStatus, StatusRequest, StatusResponse};
+use culprit_proto::v1::{Lane, NodeAccount, ProbeStatus, StatusRequest, StatusResponse};
 
 use super::cli::StatusArgs;
 use super::local_client;
@@ -53,6 +53,9 @@ fn render(status: &StatusResponse) -> String {
         "recorder   {} events in {} of {} bytes",
         status.recorder_records, status.recorder_bytes, status.recorder_max_bytes
     );
+    if !status.spool_trouble.is_empty() {
+        let _ = writeln!(out, "trouble    {}", clip(&status.spool_trouble));
+    }
     let _ = writeln!(out);
     out += &probes(&status.probes);
     let _ = writeln!(
@@ -84,6 +87,7 @@ fn render(status: &StatusResponse) -> String {
             c.suppressed
         );
     }
+    out += &account(status.account.as_ref());
     if status.lost.is_empty() {
         let _ = writeln!(out, "\nnothing lost");
     } else {
@@ -101,6 +105,57 @@ fn render(status: &StatusResponse) -> String {
             clip(&lost.probe),
             clip(&lost.reason),
             lost.count
+        );
+    }
+    out
+}
+
+/// Where every event is: seen = committed + retained + in_ring + local + lost.
+fn account(account: Option<&NodeAccount>) -> String {
+    let Some(account) = account else {
+        return String::new();
+    };
+    let mut out = format!(
+        "\n{:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}  an outage lasts\n",
+        "events", "seen", "committed", "retained", "in ring", "local", "lost"
+    );
+    let mut row = |name: &str, counts: [u64; 6], outage: &str| {
+        let [seen, committed, retained, in_ring, local, lost] = counts;
+        let line = format!(
+            "{name:<10} {seen:>10} {committed:>10} {retained:>10} {in_ring:>10} {local:>10} {lost:>10}  {outage}"
+        );
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{}", line.trim_end());
+    };
+    for lane in &account.lanes {
+        let counts = [
+            lane.seen,
+            lane.committed,
+            lane.retained,
+            lane.in_ring,
+            lane.local,
+            lane.lost.values().sum(),
+        ];
+        let outage = match lane.outage_seconds {
+            0 => String::new(),
+            seconds => culprit_proto::text::duration(seconds.saturating_mul(1_000_000_000)),
+        };
+        row(&json::enum_text::<Lane>(lane.lane), counts, &outage);
+    }
+    let counts = [
+        account.seen,
+        account.committed,
+        account.retained,
+        account.in_ring,
+        account.local,
+        account.lost.values().sum(),
+    ];
+    row("all", counts, "");
+    if account.unclean_stops > 0 {
+        let _ = writeln!(
+            out,
+            "{} runs with this spool did not stop by themselves: what they saw after their last note is not known",
+            account.unclean_stops
         );
     }
     out

@@ -50,7 +50,7 @@ pub struct Settings {
     /// well-known sockets in order]
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<String>,
-    /// Directory for the epoch and the socket agent.sock
+    /// Directory of the spool and the socket agent.sock
     /// [default: /var/lib/culprit]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -106,15 +106,29 @@ pub struct Settings {
     /// Kernel ring of lane BULK: connection records [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub ring_bulk: Option<Size>,
-    /// Queue of lane CRITICAL toward the collector [default: 2MiB]
+    /// Memory of lane CRITICAL's queue toward the collector [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub queue_critical: Option<Size>,
-    /// Queue of lane SIGNAL toward the collector [default: 8MiB]
+    /// Memory of lane SIGNAL's queue toward the collector [default: 4MiB]
     #[arg(long, value_name = "SIZE")]
     pub queue_signal: Option<Size>,
-    /// Queue of lane BULK toward the collector [default: 4MiB]
+    /// Memory of lane BULK's queue toward the collector [default: 2MiB]
     #[arg(long, value_name = "SIZE")]
     pub queue_bulk: Option<Size>,
+    /// Disk for lane CRITICAL while it is not acknowledged [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_critical: Option<Size>,
+    /// Disk for lane SIGNAL while it is not acknowledged [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_signal: Option<Size>,
+    /// Disk for lane BULK while it is not acknowledged [default: 48MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_bulk: Option<Size>,
+    /// Events older than this leave the disk, unsent; 0s keeps any age
+    /// [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "units::optional_duration")]
+    pub spool_age: Option<Duration>,
     /// Memory of the flight recorder that `dump` reads [default: 4MiB]
     #[arg(long, value_name = "SIZE")]
     pub recorder_bytes: Option<Size>,
@@ -172,6 +186,10 @@ impl Settings {
             queue_critical: self.queue_critical.or(file.queue_critical),
             queue_signal: self.queue_signal.or(file.queue_signal),
             queue_bulk: self.queue_bulk.or(file.queue_bulk),
+            spool_critical: self.spool_critical.or(file.spool_critical),
+            spool_signal: self.spool_signal.or(file.spool_signal),
+            spool_bulk: self.spool_bulk.or(file.spool_bulk),
+            spool_age: self.spool_age.or(file.spool_age),
             recorder_bytes: self.recorder_bytes.or(file.recorder_bytes),
             recorder_file: self.recorder_file.or(file.recorder_file),
             recorder_file_bytes: self.recorder_file_bytes.or(file.recorder_file_bytes),

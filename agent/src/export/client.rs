@@ -24,8 +24,10 @@ const STREAMS: [&[Lane]; 2] = [&[Lane::Critical], &[Lane::Signal, Lane::Bulk]];
 pub trait Agent: Send + Sync + 'static {
     /// Hello without its lanes.
     fn hello(&self) -> Hello;
-    /// The loss counters as they stand.
+    /// The counters as of the last time that stock was taken.
     fn loss_report(&self) -> LossReport;
+    /// Tells when stock is taken.
+    fn reported(&self) -> watch::Receiver<u64>;
 }
 
 /// Settings of the exporter.
@@ -33,8 +35,6 @@ pub trait Agent: Send + Sync + 'static {
 pub struct Options {
     /// Collectors, best first; not empty.
     pub targets: Vec<Target>,
-    /// Time between two loss reports.
-    pub report_interval: Duration,
 }
 
 /// What the streams share.

@@ -8,7 +8,7 @@ use culprit_proto::limits::MAX_MESSAGE_BYTES;
 use culprit_proto::v1::collector_client::CollectorClient;
 use culprit_proto::v1::{AgentMessage, CollectorMessage, Lane, agent_message, collector_message};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -101,9 +101,10 @@ pub(super) async fn stream(
     let mut session = Session::new(lanes);
     let mut finish = shared.finish.subscribe();
     let mut finishing = *finish.borrow_and_update();
-    let mut report_tick = interval(shared.options.report_interval);
-    report_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut report_due = false;
+    let mut reported = shared.agent.reported();
+    // What was reported to another collector, or on another stream, this one
+    // may not have.
+    let mut report_due = reports;
     let mut last_word_said = !reports;
     let mut pending: Option<AgentMessage> = None;
     let mut heard = Instant::now();
@@ -118,6 +119,7 @@ pub(super) async fn stream(
             }
             pending = if report_due {
                 report_due = false;
+                reported.mark_unchanged();
                 last_word_said = finishing;
                 let report = shared.agent.loss_report();
                 Some(wrap(agent_message::Message::LossReport(report)))
@@ -157,7 +159,7 @@ pub(super) async fn stream(
             }
             changed = finish.changed(), if !finishing => finishing = changed.is_ok(),
             () = any_grown(journal, lanes), if pending.is_none() => {}
-            _ = report_tick.tick(), if reports && !report_due => report_due = true,
+            changed = reported.changed(), if reports && !report_due => report_due = changed.is_ok(),
             () = sleep_until(heard + silence), if owed => return Err(Ended::Silent),
         }
     }

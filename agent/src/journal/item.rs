@@ -14,6 +14,8 @@ pub enum GapReason {
     Expired,
     /// The spool's files were damaged.
     Corrupt,
+    /// Numbered by a run that was killed before they were on disk.
+    Unclean,
     /// The encoded event was larger than a record may be.
     Oversize,
     /// The collector refused the record for good.
@@ -35,6 +37,7 @@ impl GapReason {
             Self::SpoolEvicted => "spool_evicted",
             Self::Expired => "expired",
             Self::Corrupt => "corrupt",
+            Self::Unclean => super::account::UNCLEAN_STOP,
             Self::Oversize => "oversize",
             Self::Rejected => "rejected",
             Self::Acknowledged => "acknowledged",
@@ -112,6 +115,8 @@ pub struct LaneTotals {
     pub expired: u64,
     /// Lost to damage on the disk.
     pub corrupt: u64,
+    /// Lost in memory by a run that was killed.
+    pub unclean: u64,
     /// Lost for being larger than a record may be.
     pub oversize: u64,
     /// Refused by the collector for good.
@@ -121,6 +126,8 @@ pub struct LaneTotals {
     pub retained: u64,
     /// Bytes that the records in memory take against the queue's bound.
     pub bytes: u64,
+    /// Bytes of all events that were given a number.
+    pub appended_bytes: u64,
     /// Of `recovered`, those of which only the collector knew that they had
     /// been given a number.
     pub recovered_late: u64,
@@ -129,12 +136,13 @@ pub struct LaneTotals {
 impl LaneTotals {
     /// What was lost, by reason.
     #[must_use]
-    pub fn lost(&self) -> [(GapReason, u64); 6] {
+    pub fn lost(&self) -> [(GapReason, u64); 7] {
         [
             (GapReason::Evicted, self.evicted),
             (GapReason::SpoolEvicted, self.spool_evicted),
             (GapReason::Expired, self.expired),
             (GapReason::Corrupt, self.corrupt),
+            (GapReason::Unclean, self.unclean),
             (GapReason::Oversize, self.oversize),
             (GapReason::Rejected, self.rejected),
         ]
@@ -146,6 +154,7 @@ impl LaneTotals {
             GapReason::SpoolEvicted => &mut self.spool_evicted,
             GapReason::Expired => &mut self.expired,
             GapReason::Corrupt => &mut self.corrupt,
+            GapReason::Unclean => &mut self.unclean,
             GapReason::Oversize => &mut self.oversize,
             GapReason::Rejected => &mut self.rejected,
             // Another collector has them.

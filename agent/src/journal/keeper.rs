@@ -13,8 +13,9 @@ use bytes::Bytes;
 use culprit_proto::v1::Lane;
 use tokio::sync::oneshot;
 
+use super::account::Account;
 use super::item::{GapReason, Loaded};
-use super::{Journal, LANES, Mark};
+use super::{Journal, LANES};
 
 /// How long records may wait for their acknowledgement before they are written,
 /// in the order of [`LANES`]. What an agent that is killed had not written, nor
@@ -53,14 +54,17 @@ pub trait Disk: Send + 'static {
     /// Writes records `base .. base + records.len()`; makes room first.
     ///
     /// # Errors
-    /// Nothing of it counts as written then.
+    /// [`Disk::next`] says what is not written then.
     fn append(&mut self, lane: Lane, base: u64, records: &[Bytes]) -> Result<(), Self::Error>;
 
     /// Makes durable what is written.
     ///
     /// # Errors
-    /// What is written may not survive a power cut.
+    /// [`Disk::next`] says what is not written any more.
     fn sync(&mut self, lane: Lane) -> Result<(), Self::Error>;
+
+    /// All records below this are written or gone.
+    fn next(&self, lane: Lane) -> u64;
 
     /// Reads from `from` on, without a hole.
     ///
@@ -77,22 +81,15 @@ pub trait Disk: Send + 'static {
     /// Ranges that are gone since this was last asked.
     fn take_gone(&mut self, lane: Lane) -> Vec<(u64, u64, GapReason)>;
 
-    /// Drops what is too old, and files whose records are all below `acked`.
-    ///
-    /// # Errors
-    /// When that could not be noted first.
-    fn tidy(&mut self, marks: &[Mark; 3]) -> Result<(), Self::Error>;
+    /// Drops what is too old.
+    fn expire(&mut self);
 
-    /// Notes how things stand; `clean`: nothing comes after this.
+    /// Notes how things stand, and drops files whose records are all
+    /// acknowledged. `clean`: nothing comes after this.
     ///
     /// # Errors
     /// The next run knows less then.
-    fn note(
-        &mut self,
-        clean: bool,
-        marks: &[Mark; 3],
-        account: &serde_json::Value,
-    ) -> Result<(), Self::Error>;
+    fn note(&mut self, clean: bool, account: &Account) -> Result<(), Self::Error>;
 
     /// Bytes held and at most to be held.
     fn bytes(&self, lane: Lane) -> (u64, u64);
@@ -135,9 +132,9 @@ pub struct Health {
 }
 
 enum Order {
-    Note(serde_json::Value),
+    Note(Account),
     /// Write everything, make it durable, and note the clean end.
-    Finish(serde_json::Value, oneshot::Sender<()>),
+    Finish(Account, oneshot::Sender<()>),
 }
 
 /// The keeper's thread.
@@ -158,7 +155,7 @@ pub struct KeeperHandle {
 
 impl KeeperHandle {
     /// Has the account noted for the next run.
-    pub fn note(&self, account: serde_json::Value) {
+    pub fn note(&self, account: Account) {
         // Without a keeper there is nobody to note it.
         let _ = self.orders.send(Order::Note(account));
         self.thread.unpark();
@@ -193,6 +190,7 @@ impl Keeper {
             sync: [None; 3],
             housekeeping: Instant::now(),
             retry: [None; 3],
+            account: None,
             note_failed: false,
         };
         let thread = std::thread::Builder::new()
@@ -217,7 +215,7 @@ impl Keeper {
 
     /// Writes what is left, notes the clean end, and ends the thread. After
     /// `patience` a disk that hangs is left alone.
-    pub async fn finish(self, account: serde_json::Value, patience: Duration) {
+    pub async fn finish(self, account: Account, patience: Duration) {
         let (done, wait) = oneshot::channel();
         let sent = self.orders.send(Order::Finish(account, done)).is_ok();
         self.thread.thread().unpark();
@@ -243,6 +241,8 @@ struct State<D: Disk> {
     housekeeping: Instant,
     /// A lane whose disk failed is left alone until then.
     retry: [Option<Instant>; 3],
+    /// To be noted.
+    account: Option<Account>,
     note_failed: bool,
 }
 
@@ -255,7 +255,7 @@ impl<D: Disk> State<D> {
         loop {
             while let Ok(order) = orders.try_recv() {
                 match order {
-                    Order::Note(account) => self.note(false, &account),
+                    Order::Note(account) => self.account = Some(account),
                     Order::Finish(account, done) => {
                         self.finish(&account);
                         // Nobody waits any more: a disk that hung.
@@ -288,15 +288,16 @@ impl<D: Disk> State<D> {
             if self.sync[at].is_some_and(|due| due <= now) {
                 self.sync[at] = None;
                 let synced = self.disk.sync(lane);
+                self.take_back(lane, &synced, now);
                 self.settle(lane, synced, now);
             }
         }
         if self.housekeeping <= now {
             self.housekeeping = now + HOUSEKEEPING;
-            let marks = LANES.map(|lane| self.journal.mark(lane));
-            if let Err(error) = self.disk.tidy(&marks) {
-                tracing::debug!(%error, "the spool is not tidied");
+            if let Some(account) = self.account.take() {
+                self.note(false, &account);
             }
+            self.disk.expire();
             self.collect_gone();
             let bytes = LANES.map(|lane| self.disk.bytes(lane));
             self.health().bytes = bytes;
@@ -330,6 +331,7 @@ impl<D: Disk> State<D> {
             self.journal.written(lane, run.base, end);
             self.sync[at].get_or_insert(now + SYNC[at]);
         }
+        self.take_back(lane, &appended, now);
         // The rest, after the other lanes; or again after a while.
         self.write[at] = Some(now);
         self.settle(lane, appended, now);
@@ -354,6 +356,14 @@ impl<D: Disk> State<D> {
             }
             Ok(pieces) => self.journal.load(lane, pieces),
             Err(error) => self.settle(lane, Err(error), now),
+        }
+    }
+
+    /// After a failure: what is not on disk after all is written again.
+    fn take_back(&mut self, lane: Lane, result: &Result<(), D::Error>, now: Instant) {
+        if result.is_err() {
+            self.journal.unwritten_from(lane, self.disk.next(lane));
+            self.write[lane as usize].get_or_insert(now);
         }
     }
 
@@ -393,9 +403,8 @@ impl<D: Disk> State<D> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&mut self, clean: bool, account: &serde_json::Value) {
-        let marks = LANES.map(|lane| self.journal.mark(lane));
-        match self.disk.note(clean, &marks, account) {
+    fn note(&mut self, clean: bool, account: &Account) {
+        match self.disk.note(clean, account) {
             Ok(()) => self.note_failed = false,
             Err(error) => {
                 if !self.note_failed {
@@ -406,7 +415,7 @@ impl<D: Disk> State<D> {
         }
     }
 
-    fn finish(&mut self, account: &serde_json::Value) {
+    fn finish(&mut self, account: &Account) {
         let mut all = true;
         for lane in LANES {
             while let Some(run) = self.journal.unwritten(lane, WRITE_BYTES) {
@@ -422,12 +431,47 @@ impl<D: Disk> State<D> {
                 tracing::error!(%error, "what is left may not survive a power cut");
             }
         }
-        self.collect_gone();
-        let marks = LANES.map(|lane| self.journal.mark(lane));
-        if let Err(error) = self.disk.tidy(&marks) {
-            tracing::debug!(%error, "the spool is not tidied");
-        }
         // What is in memory alone is lost with this process.
         self.note(all, account);
+    }
+}
+
+/// No disk at all.
+#[derive(Debug)]
+pub enum NoDisk {}
+
+impl Disk for NoDisk {
+    type Error = std::convert::Infallible;
+
+    fn append(&mut self, _: Lane, _: u64, _: &[Bytes]) -> Result<(), Self::Error> {
+        match *self {}
+    }
+
+    fn sync(&mut self, _: Lane) -> Result<(), Self::Error> {
+        match *self {}
+    }
+
+    fn next(&self, _: Lane) -> u64 {
+        match *self {}
+    }
+
+    fn read(&mut self, _: Lane, _: u64, _: usize, _: usize) -> Result<Vec<Loaded>, Self::Error> {
+        match *self {}
+    }
+
+    fn take_gone(&mut self, _: Lane) -> Vec<(u64, u64, GapReason)> {
+        match *self {}
+    }
+
+    fn expire(&mut self) {
+        match *self {}
+    }
+
+    fn note(&mut self, _: bool, _: &Account) -> Result<(), Self::Error> {
+        match *self {}
+    }
+
+    fn bytes(&self, _: Lane) -> (u64, u64) {
+        match *self {}
     }
 }

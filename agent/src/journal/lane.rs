@@ -114,7 +114,32 @@ pub enum Piece {
         last: u64,
         /// Why.
         reason: GapReason,
+        /// Events among them.
+        events: u64,
     },
+}
+
+impl Piece {
+    /// Events that it stands for.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        match self {
+            Self::Stored { first, last } => last - first + 1,
+            Self::Gap { events, .. } => *events,
+        }
+    }
+}
+
+impl Recovery {
+    /// Events in its gaps.
+    #[must_use]
+    pub fn gap_events(&self) -> u64 {
+        let gaps = self
+            .pieces
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Gap { .. }));
+        gaps.map(Piece::events).sum()
+    }
 }
 
 /// The queue of one lane. Bounded by bytes in memory; at the bound a record
@@ -184,13 +209,8 @@ impl LaneQueue {
                     first,
                     last,
                     reason,
+                    events,
                 } => {
-                    let length = last - first + 1;
-                    let events = if reason == GapReason::Restart {
-                        0
-                    } else {
-                        length
-                    };
                     let undecided = events - counted.min(events);
                     counted -= events - undecided;
                     queue.totals.recovered += undecided;
@@ -221,6 +241,7 @@ impl LaneQueue {
         let seq = self.next;
         self.next += 1;
         self.totals.appended += 1;
+        self.totals.appended_bytes += event.len() as u64;
         let Some(max_bytes) = self.max_bytes else {
             self.totals.local += 1;
             self.acked = self.next;

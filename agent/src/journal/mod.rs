@@ -3,23 +3,27 @@
 //! An event enters the journal encoded, once: the same bytes are held by the
 //! lane's queue, the flight recorder, the recorder file and the wire.
 
+pub mod account;
 pub mod item;
 pub mod keeper;
+mod kept;
 pub mod lane;
-pub mod meta;
 pub mod recorder;
 pub mod recorder_file;
+pub mod spool;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{Lane, LaneCursor};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use culprit_proto::limits::MAX_RECORD_BYTES;
+use culprit_proto::limits::{MAX_RECORD_BYTES, SPOOL_ID_BYTES};
 use item::{BatchLimits, GapReason, Item, LaneTotals, Loaded, NeverSent};
 use keeper::Wake;
+pub use kept::former;
 use lane::disk::Unwritten;
 use lane::{LaneQueue, Recovery};
 use recorder::{Entry, Recorder};
@@ -169,16 +173,18 @@ impl Journal {
         self.lane(lane).totals()
     }
 
-    /// What the next run has to know of the lane.
+    /// Where the lane's records went, and what the next run has to know of it,
+    /// both of the same moment.
     #[must_use]
-    pub fn mark(&self, lane: Lane) -> Mark {
+    pub fn standing(&self, lane: Lane) -> (LaneTotals, Mark) {
         let queue = self.lane(lane);
-        Mark {
+        let mark = Mark {
             acked: queue.acked(),
             next: queue.next(),
             unassigned: queue.unassigned_in_all(),
             counted: queue.counted(),
-        }
+        };
+        (queue.totals(), mark)
     }
 
     /// Whether everything that was appended is acknowledged.
@@ -198,6 +204,11 @@ impl Journal {
         self.lane(lane).written(base, end);
     }
 
+    fn unwritten_from(&self, lane: Lane, next: u64) {
+        self.lane(lane).unwritten_from(next);
+        self.grew[lane as usize].notify_one();
+    }
+
     fn gone(&self, lane: Lane, first: u64, last: u64, reason: GapReason) {
         self.lane(lane).gone(first, last, reason);
         self.grew[lane as usize].notify_one();
@@ -213,8 +224,20 @@ impl Journal {
     }
 }
 
+/// Who this run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Random bytes, made with the spool.
+    pub spool_id: [u8; SPOOL_ID_BYTES],
+    /// Higher than that of every earlier run on this node.
+    pub epoch: u64,
+    /// Runs with this spool that did not stop by themselves.
+    pub unclean_stops: u64,
+}
+
 /// Where a lane stands, for the next run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mark {
     /// All numbers below are acknowledged.
     pub acked: u64,

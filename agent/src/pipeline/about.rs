@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use culprit_proto::v1::{Hello, LossReport, StatusResponse};
+use culprit_proto::v1::{Hello, LossReport, NodeAccount, StatusResponse};
+use tokio::sync::watch;
 
 use super::ledger::Ledger;
 use crate::export::client;
-use crate::journal::meta::Run;
-use crate::journal::{Journal, LANES};
+use crate::journal::account;
+use crate::journal::keeper::KeeperHandle;
+use crate::journal::{Journal, LANES, Run};
 
 /// What a running agent says about itself.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub struct About {
     pub(super) run: Run,
     pub(super) journal: Arc<Journal>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) keeper: Option<KeeperHandle>,
 }
 
 impl About {
@@ -45,8 +48,35 @@ impl About {
             lanes: LANES.map(|lane| self.journal.cursor(lane)).to_vec(),
             counters: self.ledger.kernel(),
             lost: self.ledger.all(&self.journal),
+            account: Some(self.account()),
+            spool_trouble: match &self.keeper {
+                Some(keeper) => keeper.health().trouble,
+                None => "there is no spool on disk: events are kept in memory only".to_owned(),
+            },
             ..StatusResponse::default()
         }
+    }
+
+    /// Where every event is, as of the last time that stock was taken.
+    #[must_use]
+    pub fn account(&self) -> NodeAccount {
+        let lanes = self.ledger.lane_accounts();
+        let mut all = NodeAccount {
+            node: self.node.clone(),
+            reported: culprit_proto::time::now(),
+            unclean_stops: self.run.unclean_stops,
+            ..NodeAccount::default()
+        };
+        for lane in &lanes {
+            all.seen += lane.seen;
+            all.committed += lane.committed;
+            all.retained += lane.retained;
+            all.in_ring += lane.in_ring;
+            all.local += lane.local;
+            account::add(&mut all.lost, &lane.lost);
+        }
+        all.lanes = lanes;
+        all
     }
 }
 
@@ -68,7 +98,12 @@ impl client::Agent for About {
         LossReport {
             counters: self.ledger.all(&self.journal),
             probes: self.ledger.kernel(),
-            ..LossReport::default()
+            lanes: self.ledger.lane_reports(),
+            unclean_stops: self.run.unclean_stops,
         }
+    }
+
+    fn reported(&self) -> watch::Receiver<u64> {
+        self.ledger.taken()
     }
 }

@@ -14,17 +14,28 @@ use super::about::About;
 use super::driver::{self, Driver, Intervals, Work};
 use super::identify::Identify;
 use super::intake;
-use super::ledger::{Ledger, Loss};
+use super::ledger::Ledger;
 use super::source::{Reader, Resolver, Source};
 use crate::export::client::{self, Exporter, InUse};
 use crate::export::target::Target;
-use crate::journal::meta::{Run, StateDir};
+use crate::journal::account::Base;
+use crate::journal::keeper::{Disk, Keeper};
+use crate::journal::lane::Recovery;
 use crate::journal::recorder_file::{self, RecorderFile};
-use crate::journal::{Journal, LANES, Limits};
+use crate::journal::{Journal, Limits, Run};
+
+/// What is left of the runs before this one, by lane.
+#[derive(Clone, Debug, Default)]
+pub struct Former {
+    /// What the spool holds.
+    pub lanes: [Recovery; 3],
+    /// What they counted.
+    pub base: [Base; 3],
+}
 
 /// What an agent is made of, beside its probes and its names.
 #[derive(Debug)]
-pub struct Options {
+pub struct Options<D> {
     /// Name of the node.
     pub node: String,
     /// `/proc/sys/kernel/random/boot_id`.
@@ -33,8 +44,10 @@ pub struct Options {
     pub kernel: String,
     /// Spool id and epoch.
     pub run: Run,
-    /// Where they are kept; `None` when that cannot be written.
-    pub state: Option<StateDir>,
+    /// The spool; `None` when the state directory cannot be used.
+    pub disk: Option<D>,
+    /// What was found in it.
+    pub former: Former,
     /// Bounds of the journal.
     pub limits: Limits,
     /// Collectors, best first; empty for none.
@@ -58,7 +71,7 @@ pub struct Agent {
     exporter: Option<Exporter>,
     recorder_file: Option<JoinHandle<()>>,
     finish_file: watch::Sender<bool>,
-    state: Option<Arc<StateDir>>,
+    keeper: Option<Keeper>,
 }
 
 impl Agent {
@@ -67,14 +80,20 @@ impl Agent {
     /// # Errors
     /// When the recorder file cannot be opened or the system has no thread
     /// left.
-    pub fn start<S: Source, R: Resolver>(
-        options: Options,
+    pub fn start<S: Source, R: Resolver, D: Disk>(
+        options: Options<D>,
         mut source: S,
         resolver: Arc<R>,
     ) -> anyhow::Result<Self> {
         let runtime = Handle::current();
-        let journal = Arc::new(Journal::new(options.limits));
-        let ledger = Arc::new(Ledger::default());
+        let journal = Arc::new(Journal::go_on(options.limits, options.former.lanes));
+        let ledger = Arc::new(Ledger::new(options.former.base));
+        let keeper = options
+            .disk
+            .map(|disk| Keeper::start(disk, Arc::clone(&journal)))
+            .transpose()
+            .context("cannot start the spool's thread")?;
+        let keeper_handle = keeper.as_ref().map(Keeper::handle);
         let about = Arc::new(About {
             node: options.node,
             boot_id: options.boot_id,
@@ -82,10 +101,9 @@ impl Agent {
             run: options.run,
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
+            keeper: keeper_handle.clone(),
         });
         ledger.set_statuses(source.statuses());
-        tell_of_former_run(&about.run, &ledger);
-        let state = options.state.map(Arc::new);
 
         let (finish_file, finish) = watch::channel(false);
         let recorder_file = options
@@ -101,7 +119,6 @@ impl Agent {
         let exporter = (!options.targets.is_empty()).then(|| {
             let options = client::Options {
                 targets: options.targets,
-                report_interval: options.intervals.stats,
             };
             Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
         });
@@ -127,7 +144,8 @@ impl Agent {
             journal,
             ledger,
             intervals: options.intervals,
-            note: note(Arc::clone(&about), state.clone()),
+            limits: options.limits,
+            keeper: keeper_handle,
         })?;
         Ok(Self {
             about,
@@ -138,7 +156,7 @@ impl Agent {
             exporter,
             recorder_file,
             finish_file,
-            state,
+            keeper,
         })
     }
 
@@ -181,17 +199,16 @@ impl Agent {
         }
         join(self.recorder_file).await;
         let About {
-            journal,
-            ledger,
-            run,
-            ..
+            journal, ledger, ..
         } = &*self.about;
-        if let Some(state) = &self.state
-            && let Err(error) = state.note(run, true, unacknowledged(journal))
-        {
-            tracing::warn!(%error, "the next start will take this for an unclean stop");
+        let line = ledger.totals_line(journal, self.keeper.is_some());
+        if let Some(keeper) = self.keeper {
+            // Anew: the collector has acknowledged things since.
+            let kernel = ledger.kernel();
+            ledger.take_stock(journal, || kernel, [0; 3]);
+            keeper.finish(ledger.account(), patience).await;
         }
-        ledger.totals_line(journal)
+        line
     }
 }
 
@@ -227,57 +244,4 @@ async fn join(thread: Option<JoinHandle<()>>) {
             "a thread of the agent has panicked; what it held is lost"
         );
     }
-}
-
-fn unacknowledged(journal: &Journal) -> [u64; 3] {
-    LANES.map(|lane| journal.totals(lane).retained)
-}
-
-fn tell_of_former_run(run: &Run, ledger: &Ledger) {
-    let Some(former) = &run.former else {
-        return;
-    };
-    let loss = if former.clean {
-        Loss::FormerRun
-    } else {
-        Loss::UncleanStop
-    };
-    for (lane, count) in LANES.into_iter().zip(former.unacknowledged) {
-        ledger.lost("agent", lane, loss, count);
-    }
-    let unacknowledged: u64 = former
-        .unacknowledged
-        .iter()
-        .fold(0, |a, b| a.saturating_add(*b));
-    if !former.clean {
-        tracing::warn!(
-            epoch = former.epoch,
-            unacknowledged,
-            "the former run did not stop by itself: at least so many of its events reached no collector"
-        );
-    } else if unacknowledged > 0 {
-        tracing::warn!(
-            epoch = former.epoch,
-            unacknowledged,
-            "the former run ended with events that no collector had taken"
-        );
-    }
-}
-
-fn note(about: Arc<About>, state: Option<Arc<StateDir>>) -> Box<dyn FnMut() + Send> {
-    let mut failing = false;
-    Box::new(move || {
-        let Some(state) = &state else {
-            return;
-        };
-        match state.note(&about.run, false, unacknowledged(&about.journal)) {
-            Ok(()) => failing = false,
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "the journal's state is not noted");
-                }
-                failing = true;
-            }
-        }
-    })
 }

@@ -12,8 +12,10 @@ use tokio::sync::oneshot;
 
 use super::intake::Intake;
 use super::ledger::Ledger;
+use super::outage::Outage;
 use super::source::Source;
-use crate::journal::Journal;
+use crate::journal::keeper::KeeperHandle;
+use crate::journal::{Journal, Limits};
 
 /// Settings of the driver.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +79,10 @@ pub struct Work<S> {
     pub ledger: Arc<Ledger>,
     /// How often.
     pub intervals: Intervals,
-    /// Called after each report: notes the journal's state on disk.
-    pub note: Box<dyn FnMut() + Send>,
+    /// Bounds of the journal.
+    pub limits: Limits,
+    /// Notes the account on disk after each report.
+    pub keeper: Option<KeeperHandle>,
 }
 
 /// Starts the driver's thread.
@@ -100,19 +104,24 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
         journal,
         ledger,
         intervals,
-        mut note,
+        limits,
+        keeper,
     } = work;
     let mut intake = Some(intake);
-    let mut told = Vec::new();
+    let mut reports = Reports {
+        journal,
+        ledger,
+        outage: Outage::new(limits, keeper.clone()),
+        keeper,
+        told: Vec::new(),
+    };
     source.seed();
     // After the seed, which may find out more about what is missing.
-    ledger.set_statuses(source.statuses());
-    append(
-        &journal,
-        Kind::Coverage(Coverage {
-            probes: ledger.statuses(),
-        }),
-    );
+    reports.ledger.set_statuses(source.statuses());
+    reports.append(Kind::Coverage(Coverage {
+        probes: reports.ledger.statuses(),
+    }));
+    reports.take_stock(&source);
     let mut next_flows = Instant::now() + intervals.flows;
     let mut next_stats = Instant::now() + intervals.stats;
     loop {
@@ -126,7 +135,7 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
         };
         match order {
             Some(Order::Count(done)) => {
-                ledger.set_kernel(source.counters());
+                reports.take_stock(&source);
                 let _ = done.send(());
             }
             Some(Order::Detach(done)) => {
@@ -137,14 +146,11 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
                 let _ = done.send(());
             }
             Some(Order::Finish(done)) => {
-                report(&source, &journal, &ledger, &mut told);
-                append(
-                    &journal,
-                    Kind::Coverage(Coverage {
-                        probes: stopped(ledger.statuses()),
-                    }),
-                );
-                note();
+                reports.statistics(&source);
+                reports.append(Kind::Coverage(Coverage {
+                    probes: stopped(reports.ledger.statuses()),
+                }));
+                reports.take_stock(&source);
                 let _ = done.send(());
                 return;
             }
@@ -157,8 +163,8 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
                 next_flows = Instant::now() + intervals.flows;
             }
             if now >= next_stats {
-                report(&source, &journal, &ledger, &mut told);
-                note();
+                reports.statistics(&source);
+                reports.take_stock(&source);
                 next_stats = Instant::now() + intervals.stats;
             }
         } else {
@@ -168,21 +174,53 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
     }
 }
 
-fn report<S: Source>(source: &S, journal: &Journal, ledger: &Ledger, told: &mut Vec<LossCounter>) {
-    ledger.set_kernel(source.counters());
-    append(
-        journal,
-        Kind::NodeStats(ledger.complete(source.node_stats())),
-    );
-    let counters = ledger.all(journal);
-    if counters != *told {
-        append(
-            journal,
-            Kind::Loss(Loss {
+/// What the driver tells of the agent itself.
+struct Reports {
+    journal: Arc<Journal>,
+    ledger: Arc<Ledger>,
+    outage: Outage,
+    keeper: Option<KeeperHandle>,
+    /// The losses that were told last.
+    told: Vec<LossCounter>,
+}
+
+impl Reports {
+    /// Where every event is, for the collector, `status` and the next run.
+    fn take_stock<S: Source>(&mut self, source: &S) {
+        let seconds = self.outage.seconds(&self.journal, Instant::now());
+        self.ledger
+            .take_stock(&self.journal, || source.counters(), seconds);
+        if let Some(keeper) = &self.keeper {
+            keeper.note(self.ledger.account());
+        }
+    }
+
+    fn statistics<S: Source>(&mut self, source: &S) {
+        let stats = source.node_stats();
+        self.append(Kind::NodeStats(
+            self.ledger.complete(stats, source.counters()),
+        ));
+        let counters = self.ledger.all(&self.journal);
+        if counters != self.told {
+            self.append(Kind::Loss(Loss {
                 counters: counters.clone(),
-            }),
-        );
-        *told = counters;
+            }));
+            self.told = counters;
+        }
+    }
+
+    /// Puts an event of the agent's own into the journal.
+    fn append(&self, kind: Kind) {
+        let event = Event {
+            time: culprit_proto::time::now(),
+            kind: Some(kind),
+            ..Event::default()
+        };
+        if let Some(kind) = EventKind::of(&event) {
+            self.ledger.add_made(kind.lane());
+            self.journal
+                .append(kind, event.time, event.encode_to_vec().into());
+        }
     }
 }
 
@@ -193,16 +231,4 @@ fn stopped(mut probes: Vec<ProbeStatus>) -> Vec<ProbeStatus> {
         probe.reason = "the agent has stopped".to_owned();
     }
     probes
-}
-
-/// Puts an event of the agent's own into the journal.
-pub fn append(journal: &Journal, kind: Kind) {
-    let event = Event {
-        time: culprit_proto::time::now(),
-        kind: Some(kind),
-        ..Event::default()
-    };
-    if let Some(kind) = EventKind::of(&event) {
-        journal.append(kind, event.time, event.encode_to_vec().into());
-    }
 }

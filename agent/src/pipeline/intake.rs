@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use culprit_proto::kind::{self, EventKind};
-use culprit_proto::v1::Lane;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
-use super::ledger::{Ledger, Loss, probe_of};
+use super::ledger::{Ledger, Loss, is_counted, lane_of, probe_of};
 use super::source::{BadRecord, Draft, Observation};
 use crate::identity::CgroupChange;
 
@@ -58,10 +57,13 @@ pub fn channels(ledger: Arc<Ledger>) -> (Intake, Inbox) {
 impl Intake {
     /// Takes what the reader read. Never blocks: what finds no room is counted.
     pub fn take(&self, observation: Result<Observation, BadRecord>) {
-        self.ledger.add_read(1);
         match observation {
-            Ok(Observation::Draft(draft)) => self.push(draft),
+            Ok(Observation::Draft(draft)) => {
+                self.ledger.add_read(Some(kind::lane(&draft.event)));
+                self.push(draft);
+            }
             Ok(Observation::Cgroup(change)) => {
+                self.ledger.add_read(None);
                 if let Err(TrySendError::Full(change)) = self.cgroups.try_send(change) {
                     tracing::debug!(cgroup = change.id, "change of a cgroup left to the scan");
                 }
@@ -71,8 +73,10 @@ impl Intake {
                     probe = bad.probe, what = %culprit_proto::text::clip(&bad.what),
                     "a kernel record makes no sense"
                 );
+                let lane = lane_of(bad.probe);
                 self.ledger
-                    .lost(bad.probe, Lane::Critical, Loss::BadRecord, 1);
+                    .add_read(is_counted(bad.probe, lane).then_some(lane));
+                self.ledger.lost(bad.probe, lane, Loss::BadRecord, 1);
             }
         }
     }
@@ -85,9 +89,11 @@ impl Intake {
         }
     }
 
-    /// The same for a thread that may wait: the sweep of the connections.
+    /// For a thread that may wait and makes events itself: the sweep of the
+    /// connections.
     pub fn push_waiting(&self, draft: Draft) {
         let lane = kind::lane(&draft.event);
+        self.ledger.add_made(lane);
         if let Err(error) = self.lanes[lane as usize].blocking_send(Box::new(draft)) {
             self.shed(&error.0);
         }

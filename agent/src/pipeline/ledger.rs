@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use culprit_proto::kind::EventKind;
-use culprit_proto::v1::{Lane, LossCounter, NodeStats, ProbeCounters, ProbeStatus};
+use culprit_proto::v1::{
+    Lane, LaneAccount, LaneReport, LossCounter, NodeStats, ProbeCounters, ProbeStatus,
+};
+use tokio::sync::watch;
 
+use crate::journal::account::{Account, Base, LaneNow, Lost, UNCLEAN_STOP};
 use crate::journal::{Journal, LANES};
 
 /// Why the agent lost something before the journal.
@@ -16,10 +20,8 @@ pub enum Loss {
     Shed,
     /// A kernel record that made no sense.
     BadRecord,
-    /// Left unacknowledged by the former run of the agent.
-    FormerRun,
-    /// The same after a run that did not stop by itself: what was known at its
-    /// last note, so at least so many.
+    /// Seen by the former run, which did not stop by itself, and not in the
+    /// spool: what was known at its last note, so at least so many.
     UncleanStop,
 }
 
@@ -30,8 +32,7 @@ impl Loss {
         match self {
             Self::Shed => "shed",
             Self::BadRecord => "bad_record",
-            Self::FormerRun => "former_run",
-            Self::UncleanStop => "unclean_stop",
+            Self::UncleanStop => UNCLEAN_STOP,
         }
     }
 }
@@ -49,14 +50,15 @@ pub fn probe_of(kind: EventKind) -> &'static str {
     }
 }
 
-fn lane_of(probe: &str) -> Lane {
+/// The lane of a probe's events.
+pub(super) fn lane_of(probe: &str) -> Lane {
     EventKind::ALL
         .into_iter()
         .find(|kind| probe_of(*kind) == probe)
         .map_or(Lane::Critical, EventKind::lane)
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counts {
     /// Bounded by the product of its key's ranges: nothing in it comes from
     /// outside.
@@ -65,17 +67,150 @@ struct Counts {
     statuses: Vec<ProbeStatus>,
     /// Records taken from the rings.
     read: u64,
+    /// Of those, the ones of each lane's probes.
+    read_by_lane: [u64; 3],
+    /// Events that the agent made itself.
+    made: [u64; 3],
     /// Events sent without all names because too many waited for theirs.
     unnamed: u64,
 }
 
-/// Counters of one run, all cumulative.
+impl Counts {
+    /// Where a lane's events are, up to the journal, which has `appended`.
+    fn lane_now(&self, lane: Lane, kernel: &[ProbeCounters], appended: u64) -> LaneNow {
+        let at = lane as usize;
+        let mut lost = Lost::new();
+        let mut lose = |reason: &str, count: u64| {
+            if count > 0 {
+                *lost.entry(reason.to_owned()).or_default() += count;
+            }
+        };
+        let (mut seen, mut out) = (0, 0);
+        for probe in kernel.iter().filter(|probe| is_counted(&probe.probe, lane)) {
+            seen += probe.seen;
+            lose("ring_full", probe.dropped_ring);
+            lose("map_full", probe.dropped_map);
+            lose("suppressed", probe.suppressed);
+            out += probe
+                .seen
+                .saturating_sub(probe.dropped_ring + probe.dropped_map + probe.suppressed);
+        }
+        let mut inside = 0;
+        for ((probe, of, loss), count) in &self.lost {
+            if *of != lane || !(is_counted(probe, lane) || *loss == Loss::UncleanStop) {
+                continue;
+            }
+            lose(loss.as_str(), *count);
+            if *loss != Loss::UncleanStop {
+                inside += count;
+            }
+        }
+        let read = self.read_by_lane[at];
+        LaneNow {
+            // A kernel that says less than was read would be a defect; it must
+            // not hide anything.
+            seen: seen + self.made[at] + read.saturating_sub(out),
+            in_ring: out.saturating_sub(read),
+            queued: (read + self.made[at]).saturating_sub(inside + appended),
+            lost,
+            ..LaneNow::default()
+        }
+    }
+}
+
+/// Whether the probe's records are events of `lane`: those about cgroups are
+/// none.
+pub(super) fn is_counted(probe: &str, lane: Lane) -> bool {
+    probe != "cgroup" && probe != "agent" && lane_of(probe) == lane
+}
+
+/// Counters of one run, all cumulative, and what the runs before it counted.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Counts>);
+pub struct Ledger {
+    counts: Mutex<Counts>,
+    base: [Base; 3],
+    now: Mutex<[LaneNow; 3]>,
+    taken: watch::Sender<u64>,
+}
 
 impl Ledger {
+    /// A ledger that goes on where earlier runs ended.
+    #[must_use]
+    pub fn new(base: [Base; 3]) -> Self {
+        let ledger = Self {
+            base,
+            ..Self::default()
+        };
+        for (lane, base) in LANES.into_iter().zip(&ledger.base) {
+            if base.unclean > 0 {
+                ledger.lost("agent", lane, Loss::UncleanStop, base.unclean);
+            }
+        }
+        ledger
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes stock: where every event is at this moment. `kernel` is asked last
+    /// and the journal first, so that no event is missing in between;
+    /// `outage_seconds` are handed through.
+    pub fn take_stock(
+        &self,
+        journal: &Journal,
+        kernel: impl FnOnce() -> Vec<ProbeCounters>,
+        outage_seconds: [u64; 3],
+    ) {
+        let lanes = LANES.map(|lane| journal.standing(lane));
+        let counts = self.counts().clone();
+        let kernel = kernel();
+        self.counts().kernel.clone_from(&kernel);
+        let mut now: [LaneNow; 3] = Default::default();
+        for ((now, lane), (totals, mark)) in now.iter_mut().zip(LANES).zip(lanes) {
+            *now = counts.lane_now(lane, &kernel, totals.appended);
+            (now.totals, now.mark) = (totals, mark);
+            now.outage_seconds = outage_seconds[lane as usize];
+        }
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.taken.send_modify(|count| *count += 1);
+    }
+
+    /// Tells when stock was taken.
+    #[must_use]
+    pub fn taken(&self) -> watch::Receiver<u64> {
+        self.taken.subscribe()
+    }
+
+    /// Each lane as of the last time that stock was taken.
+    fn by_lane<T>(&self, of: impl Fn(&LaneNow, Lane, &Base) -> T) -> Vec<T> {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.iter()
+            .zip(LANES)
+            .zip(&self.base)
+            .map(|((now, lane), base)| of(now, lane, base))
+            .collect()
+    }
+
+    /// For the collector.
+    #[must_use]
+    pub fn lane_reports(&self) -> Vec<LaneReport> {
+        self.by_lane(LaneNow::report)
+    }
+
+    /// For `status`.
+    #[must_use]
+    pub fn lane_accounts(&self) -> Vec<LaneAccount> {
+        self.by_lane(LaneNow::account)
+    }
+
+    /// For the next run.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let mut lives = self.by_lane(|now, _, base| now.life(base)).into_iter();
+        Account {
+            lanes: std::array::from_fn(|_| lives.next().unwrap_or_default()),
+        }
     }
 
     /// Counts a loss.
@@ -83,9 +218,18 @@ impl Ledger {
         *self.counts().lost.entry((probe, lane, loss)).or_default() += count;
     }
 
-    /// Counts records taken from the rings.
-    pub fn add_read(&self, count: u64) {
-        self.counts().read += count;
+    /// Counts a record taken from the rings, an event of `lane` or none.
+    pub fn add_read(&self, lane: Option<Lane>) {
+        let mut counts = self.counts();
+        counts.read += 1;
+        if let Some(lane) = lane {
+            counts.read_by_lane[lane as usize] += 1;
+        }
+    }
+
+    /// Counts an event that the agent makes itself.
+    pub fn add_made(&self, lane: Lane) {
+        self.counts().made[lane as usize] += 1;
     }
 
     /// Counts an event that was sent without waiting for its names any longer
@@ -103,11 +247,6 @@ impl Ledger {
     #[must_use]
     pub fn statuses(&self) -> Vec<ProbeStatus> {
         self.counts().statuses.clone()
-    }
-
-    /// Takes note of the kernel's counters.
-    pub fn set_kernel(&self, counters: Vec<ProbeCounters>) {
-        self.counts().kernel = counters;
     }
 
     /// The kernel's counters, as of the last note.
@@ -149,16 +288,16 @@ impl Ledger {
         }
         for lane in LANES {
             let totals = journal.totals(lane);
-            add("agent", lane, "queue_evicted", totals.evicted);
-            add("agent", lane, "oversize", totals.oversize);
-            add("agent", lane, "rejected", totals.rejected);
+            for (reason, count) in totals.lost() {
+                add("agent", lane, reason.as_str(), count);
+            }
         }
         list
     }
 
     /// One line for the end of a run.
     #[must_use]
-    pub fn totals_line(&self, journal: &Journal) -> String {
+    pub fn totals_line(&self, journal: &Journal, spooled: bool) -> String {
         let totals = LANES.map(|lane| journal.totals(lane));
         let sum = |of: fn(&crate::journal::item::LaneTotals) -> u64| -> u64 {
             totals.iter().map(of).sum()
@@ -170,16 +309,15 @@ impl Ledger {
         let held_back: u64 = probes().map(|probe| probe.suppressed).sum();
         let missed: u64 = probes().map(|probe| probe.missed).sum();
         let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
-        let former = [Loss::FormerRun.as_str(), Loss::UncleanStop.as_str()];
         for counter in self.all(journal) {
             // Not of this run.
-            if former.contains(&counter.reason.as_str()) {
+            if counter.reason == UNCLEAN_STOP {
                 continue;
             }
             *by_reason.entry(counter.reason).or_default() += counter.count;
         }
         let unacknowledged = sum(|t| t.retained);
-        if unacknowledged > 0 {
+        if unacknowledged > 0 && !spooled {
             by_reason.insert("not_acknowledged".to_owned(), unacknowledged);
         }
         let lost: u64 = by_reason.values().sum();
@@ -196,6 +334,9 @@ impl Ledger {
         if !reasons.is_empty() {
             line = format!("{line} ({})", reasons.join(", "));
         }
+        if unacknowledged > 0 && spooled {
+            line = format!("{line}; {unacknowledged} kept in the spool for the next start");
+        }
         if held_back > 0 {
             line = format!("{line}; {held_back} held back by rate limits");
         }
@@ -209,11 +350,12 @@ impl Ledger {
         line
     }
 
-    /// Adds the agent's own view to the kernel's statistics.
+    /// Takes note of the kernel's counters and adds them to its statistics.
     #[must_use]
-    pub fn complete(&self, mut stats: NodeStats) -> NodeStats {
+    pub fn complete(&self, mut stats: NodeStats, counters: Vec<ProbeCounters>) -> NodeStats {
+        self.counts().kernel.clone_from(&counters);
         if stats.probes.is_empty() {
-            stats.probes = self.kernel();
+            stats.probes = counters;
         }
         stats
     }

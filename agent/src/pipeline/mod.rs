@@ -8,6 +8,7 @@ pub mod driver;
 pub mod identify;
 pub mod intake;
 pub mod ledger;
+mod outage;
 pub mod source;
 
 pub use source::{Reader, Source};

@@ -9,15 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use culprit_agent::identity::{Actor, CgroupChange, CgroupClass, Resolution};
-use culprit_agent::journal::meta::Run;
-use culprit_agent::journal::{Journal, Limits};
-use culprit_agent::pipeline::agent::Options;
+use culprit_agent::journal::keeper::NoDisk;
+use culprit_agent::journal::{Journal, Limits, Run};
+use culprit_agent::pipeline::agent::{Former, Options};
 use culprit_agent::pipeline::driver::Intervals;
 use culprit_agent::pipeline::source::{BadRecord, Draft, Observation, Resolver, Slot};
 use culprit_agent::pipeline::{Reader, Source};
@@ -31,23 +31,27 @@ type Fed = Result<Observation, BadRecord>;
 
 /// Feeds a [`FakeSource`].
 #[derive(Clone)]
-pub struct Feed(Sender<Fed>);
+pub struct Feed {
+    fed: Sender<Fed>,
+    count: Arc<AtomicU64>,
+}
 
 impl Feed {
     pub fn give(&self, draft: Draft) {
-        self.0
-            .send(Ok(Observation::Draft(Box::new(draft))))
-            .unwrap();
+        self.raw(Ok(Observation::Draft(Box::new(draft))));
     }
 
     pub fn raw(&self, fed: Fed) {
-        self.0.send(fed).unwrap();
+        // Counted first, as the kernel does.
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.fed.send(fed).unwrap();
     }
 }
 
 /// Probes that see what the test says.
 pub struct FakeSource {
     reader: Option<FakeReader>,
+    count: Arc<AtomicU64>,
     pub flows: Vec<Draft>,
 }
 
@@ -55,12 +59,14 @@ struct FakeReader(Receiver<Fed>);
 
 pub fn source() -> (FakeSource, Feed) {
     let (feed, fed) = channel();
+    let count = Arc::new(AtomicU64::new(0));
     (
         FakeSource {
             reader: Some(FakeReader(fed)),
+            count: Arc::clone(&count),
             flows: vec![],
         },
-        Feed(feed),
+        Feed { fed: feed, count },
     )
 }
 
@@ -84,7 +90,8 @@ impl Source for FakeSource {
     fn counters(&self) -> Vec<ProbeCounters> {
         vec![ProbeCounters {
             probe: "tcp_connect".into(),
-            seen: 100,
+            // Seven found no room in the ring.
+            seen: self.count.load(Ordering::Acquire) + 7,
             dropped_ring: 7,
             ..ProbeCounters::default()
         }]
@@ -239,7 +246,7 @@ pub fn port(event: &Event) -> Option<u32> {
     }
 }
 
-pub fn options() -> Options {
+pub fn options() -> Options<NoDisk> {
     let long = Duration::from_secs(3600);
     Options {
         node: "n1".into(),
@@ -248,9 +255,10 @@ pub fn options() -> Options {
         run: Run {
             spool_id: [7; 16],
             epoch: 1,
-            former: None,
+            unclean_stops: 0,
         },
-        state: None,
+        disk: None,
+        former: Former::default(),
         limits: Limits {
             lanes: None,
             recorder: 64 << 20,

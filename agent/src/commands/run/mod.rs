@@ -22,10 +22,12 @@ use super::{logging, printer, status};
 use crate::config::{self, LogFormat, STATE_DIR, StdoutFormat};
 use crate::export::client::InUse;
 use crate::identity::Identifier;
-use crate::journal::meta::{Run, StateDir, StateError};
+use crate::journal::spool::fs::RealFs;
+use crate::journal::spool::{self, Spool, SpoolError};
+use crate::journal::{self, Run};
 use crate::kernel::Kernel;
 use crate::pipeline::about;
-use crate::pipeline::agent::{Agent, Options};
+use crate::pipeline::agent::{Agent, Former, Options};
 use crate::pipeline::driver::{Driver, Intervals};
 use plan::Plan;
 pub(super) use plan::cri_choice;
@@ -63,10 +65,17 @@ impl Plan {
         let mut signals = Signals::new()?;
         let settings = self.settings;
         let state_dir = settings.state_dir.unwrap_or_else(|| STATE_DIR.into());
-        let (state, run) = open_state(&state_dir, &self.node)?;
+        let State { disk, run, former } = open_state(&state_dir, &self.node, self.spool)?;
+        let mut limits = self.limits;
+        if limits.lanes.is_none() && former.lanes.iter().any(|lane| !lane.pieces.is_empty()) {
+            tracing::warn!(
+                "the spool holds events for a collector, but none is given: they are kept up to the spool's bound, and new ones with them"
+            );
+            limits.lanes = Some(self.queues);
+        }
         let identifier = Identifier::start(self.identity, &Handle::current())?;
         let kernel = Kernel::load(&self.kernel)?;
-        let socket = state
+        let socket = disk
             .is_some()
             .then(|| Socket::bind(&state_dir))
             .transpose()
@@ -83,8 +92,9 @@ impl Plan {
             boot_id: read_line("/proc/sys/kernel/random/boot_id"),
             kernel: read_line("/proc/sys/kernel/osrelease"),
             run,
-            state,
-            limits: self.limits,
+            disk,
+            former,
+            limits,
             targets: self.targets,
             intervals: Intervals {
                 flows: settings.flow_interval.unwrap_or(10 * second),
@@ -139,20 +149,69 @@ impl Plan {
     }
 }
 
+/// What outlives a run.
+struct State {
+    disk: Option<Spool<RealFs>>,
+    run: Run,
+    former: Former,
+}
+
 /// Without a directory to write to the agent still does its work, and says
 /// what it cannot do; two agents in one directory would mix up their spools.
-fn open_state(dir: &Path, node: &str) -> anyhow::Result<(Option<StateDir>, Run)> {
-    let now = culprit_proto::time::now();
-    match StateDir::open(dir, node, now, LOCK_PATIENCE) {
-        Ok((state, run)) => Ok((Some(state), run)),
-        Err(error @ StateError::Locked(_)) => Err(error.into()),
+fn open_state(dir: &Path, node: &str, options: spool::Options) -> anyhow::Result<State> {
+    match Spool::open(RealFs, dir, node, options, LOCK_PATIENCE) {
+        Ok((disk, recovered)) => {
+            for trouble in &recovered.troubles {
+                tracing::warn!(trouble, "the spool was damaged");
+            }
+            let former = journal::former(&recovered);
+            let taken_over: u64 = former
+                .lanes
+                .iter()
+                .flat_map(|lane| &lane.pieces)
+                .map(journal::lane::Piece::events)
+                .sum();
+            let lost: u64 = former.base.iter().map(|base| base.unclean).sum();
+            match recovered.former {
+                Some(run) if !run.clean => tracing::warn!(
+                    epoch = run.epoch,
+                    taken_over,
+                    lost,
+                    "the former run did not stop by itself; its events are taken over from the spool, and at least so many are lost"
+                ),
+                Some(run) if taken_over > 0 => tracing::info!(
+                    epoch = run.epoch,
+                    taken_over,
+                    "events of the former run are taken over from the spool"
+                ),
+                _ => {}
+            }
+            Ok(State {
+                disk: Some(disk),
+                run: Run {
+                    spool_id: recovered.spool_id,
+                    epoch: recovered.epoch,
+                    unclean_stops: recovered.unclean_stops,
+                },
+                former,
+            })
+        }
+        Err(error @ SpoolError::Locked(_)) => Err(error.into()),
         Err(error) => {
             tracing::error!(
                 %error,
-                "running without a state directory: dump and status cannot ask this agent, and what it leaves unsent at its end is not reported at its next start"
+                "running without a state directory: dump and status cannot ask this agent, and what it cannot deliver is kept in memory only"
             );
-            let run = Run::homeless(dir, now).context("the kernel has no random bytes")?;
-            Ok((None, run))
+            let former = spool::former(dir).map(|former| former.epoch);
+            Ok(State {
+                disk: None,
+                run: Run {
+                    spool_id: spool::random_id().context("the kernel has no random bytes")?,
+                    epoch: spool::next_epoch(former, culprit_proto::time::now()),
+                    unclean_stops: 0,
+                },
+                former: Former::default(),
+            })
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The settings, checked.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use culprit_proto::limits::MAX_NODE_BYTES;
 use culprit_proto::text::escape;
@@ -8,7 +10,7 @@ use super::host_name;
 use crate::config::{Settings, Size};
 use crate::export::target;
 use crate::identity::{CriChoice, IdentityConfig};
-use crate::journal::Limits;
+use crate::journal::{Limits, spool};
 use crate::kernel::{Choice, KernelOptions};
 
 /// Smallest flight recorder: it is what `--stdout` and `dump` read from.
@@ -20,6 +22,9 @@ const MIN_RECORDER_FILE: Size = Size(1 << 20);
 /// Smallest queue of a lane: room for one record of the largest size.
 const MIN_QUEUE: Size = Size(128 << 10);
 
+/// Smallest spool of a lane: room for four segments of one large record each.
+const MIN_SPOOL: Size = Size(512 << 10);
+
 /// The settings, checked, with their defaults.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -27,7 +32,10 @@ pub(super) struct Plan {
     pub(super) node: String,
     pub(super) targets: Vec<target::Target>,
     pub(super) limits: Limits,
+    /// The lanes' queues, used or not, bytes.
+    pub(super) queues: [usize; 3],
     pub(super) recorder_file_bytes: u64,
+    pub(super) spool: spool::Options,
     pub(super) kernel: KernelOptions,
     pub(super) identity: IdentityConfig,
 }
@@ -58,11 +66,11 @@ impl Plan {
             size(
                 "queue-critical",
                 settings.queue_critical,
-                2 << 20,
+                1 << 20,
                 MIN_QUEUE,
             )?,
-            size("queue-signal", settings.queue_signal, 8 << 20, MIN_QUEUE)?,
-            size("queue-bulk", settings.queue_bulk, 4 << 20, MIN_QUEUE)?,
+            size("queue-signal", settings.queue_signal, 4 << 20, MIN_QUEUE)?,
+            size("queue-bulk", settings.queue_bulk, 2 << 20, MIN_QUEUE)?,
         ];
         let limits = Limits {
             lanes: (!targets.is_empty()).then_some(queues),
@@ -79,6 +87,22 @@ impl Plan {
             64 << 20,
             MIN_RECORDER_FILE,
         )? as u64;
+        let max_age = settings.spool_age.unwrap_or(Duration::from_secs(24 * 3600));
+        let spools = [
+            ("spool-critical", settings.spool_critical, 16 << 20),
+            ("spool-signal", settings.spool_signal, 64 << 20),
+            ("spool-bulk", settings.spool_bulk, 48 << 20),
+        ];
+        let mut spool = spool::Options {
+            lanes: [spool::LaneOptions {
+                max_bytes: 0,
+                max_age,
+            }; 3],
+            segment_bytes: spool::SEGMENT_BYTES,
+        };
+        for (lane, (flag, given, default)) in spool.lanes.iter_mut().zip(spools) {
+            lane.max_bytes = size(flag, given, default, MIN_SPOOL)? as u64;
+        }
         let kernel = kernel_options(&settings)?;
         let identity = identity_config(&settings);
         Ok(Self {
@@ -86,7 +110,9 @@ impl Plan {
             node,
             targets,
             limits,
+            queues,
             recorder_file_bytes,
+            spool,
             kernel,
             identity,
         })

@@ -60,6 +60,15 @@ impl LaneQueue {
         }
     }
 
+    /// The disk has nothing from `next` on: what is in memory is to be written
+    /// again, the rest is lost.
+    pub fn unwritten_from(&mut self, next: u64) {
+        if next < self.next {
+            self.gone(next, self.next - 1, GapReason::Corrupt);
+        }
+        self.write_from = self.write_from.min(next).max(self.acked);
+    }
+
     /// Lets records that are on disk go out of memory until no more than
     /// `target` bytes are held, the newest first: the oldest are sent next.
     pub(super) fn unload(&mut self, target: u64) {

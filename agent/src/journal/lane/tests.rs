@@ -270,8 +270,8 @@ proptest! {
                     given.extend((first..=last).map(|seq| (seq, Bytes::from(vec![7; seq as usize % 50]))));
                     Piece::Stored { first, last }
                 }
-                1 => Piece::Gap { first, last, reason: GapReason::Corrupt },
-                _ => Piece::Gap { first, last, reason: GapReason::Restart },
+                1 => Piece::Gap { first, last, reason: GapReason::Corrupt, events: length },
+                _ => Piece::Gap { first, last, reason: GapReason::Restart, events: 0 },
             });
         }
         let former = Recovery { acked, next, unassigned: 0, counted, pieces };
@@ -335,6 +335,7 @@ fn numbers_that_were_never_given_are_no_loss() {
             first: 10,
             last: 99,
             reason: GapReason::Restart,
+            events: 0,
         },
     ];
     let former = Recovery {

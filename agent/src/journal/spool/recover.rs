@@ -1,0 +1,320 @@
+//! Opening a spool: whatever is in the directory, the records that are whole
+//! are found, and everything else is named.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use culprit_proto::limits::LANES;
+use culprit_proto::text::{clip, escape};
+
+use super::error::SpoolError;
+use super::fs::{Fs, read_some};
+use super::header::{HEADER_BYTES, Header, parse_name};
+use super::meta::{self, Found, LaneMeta, Meta, unhex};
+use super::quarantine::{self, Moved};
+use super::{
+    Core, Former, LOCK, MAX_TROUBLES, META, Options, Recovered, RecoveredLane, Spool, next_epoch,
+};
+
+mod rebuild;
+
+/// What else lives in the state directory, or does no harm there. `flight` is
+/// only the beginning of a name.
+const HARMLESS: [&str; 8] = [
+    META,
+    "META.new",
+    LOCK,
+    super::QUARANTINE,
+    "agent.sock",
+    "agent.sock.new",
+    "lost+found",
+    "flight",
+];
+
+/// The name of a lane's directory.
+pub(super) fn lane_dir(lane: usize) -> String {
+    format!("lane{lane}")
+}
+
+/// What goes on while a spool is opened.
+pub(super) struct Recovery<'a, F: Fs> {
+    fs: &'a F,
+    dir: &'a Path,
+    moved: Moved,
+    troubles: Vec<String>,
+    untold: usize,
+}
+
+impl<F: Fs> Recovery<'_, F> {
+    fn trouble(&mut self, text: String) {
+        if self.troubles.len() < MAX_TROUBLES {
+            self.troubles.push(text);
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// Puts a file aside that cannot be used.
+    fn quarantine(&mut self, path: &Path, label: &str, why: &str) {
+        let name = clip(&path.to_string_lossy()).into_owned();
+        let result = quarantine::put(self.fs, self.dir, path, label, &mut self.moved);
+        self.trouble(match result {
+            Ok(()) => format!("{name}: {why}; moved to quarantine"),
+            Err(error) => format!("{name}: {why}; left there: it cannot be moved: {error}"),
+        });
+    }
+}
+
+pub(super) fn open<F: Fs>(
+    fs: F,
+    dir: &Path,
+    node: &str,
+    options: Options,
+    patience: Duration,
+) -> Result<(Spool<F>, Recovered), SpoolError> {
+    fs.make_dir(dir).map_err(SpoolError::io("make", dir))?;
+    refuse_foreign(&fs, dir)?;
+    let lock = lock(&fs, dir, patience)?;
+    let path = dir.join(META);
+    let found = meta::read(&fs, dir).map_err(SpoolError::io("read", &path))?;
+    let mut recovery = Recovery {
+        fs: &fs,
+        dir,
+        moved: Moved::default(),
+        troubles: Vec::new(),
+        untold: 0,
+    };
+    if let Found::Unreadable(why) = &found {
+        let why = format!("unreadable: {}", clip(why));
+        recovery.quarantine(&path, "", &why);
+    }
+    let mut headers = [const { Vec::new() }; LANES];
+    for (lane, headers) in headers.iter_mut().enumerate() {
+        *headers = recovery.headers(lane)?;
+    }
+    let former = found.former().or_else(|| {
+        let epoch = headers.iter().flatten().map(|header| header.epoch).max();
+        epoch.map(|epoch| Former {
+            epoch,
+            clean: false,
+        })
+    });
+    let now = fs.now();
+    let epoch = next_epoch(former.map(|former| former.epoch), now.wall);
+    let had = match found {
+        Found::Ours(meta) => Some(*meta),
+        _ => None,
+    };
+    let newest = headers
+        .iter()
+        .flatten()
+        .max_by_key(|header| (header.epoch, header.created_wall));
+    let old_id = had
+        .as_ref()
+        .and_then(|meta| unhex(&meta.spool_id))
+        .or(newest.map(|header| header.spool_id));
+    let spool_id = match old_id {
+        Some(id) => id,
+        None => fs
+            .random()
+            .map_err(SpoolError::io("draw a spool id for", dir))?,
+    };
+    if old_id.is_some() && had.is_none() {
+        recovery.trouble(
+            "META is not there: the spool's id was taken from its segments, what was acknowledged is not known"
+                .into(),
+        );
+    }
+    let mut meta = Meta::new(spool_id, epoch, node);
+    if let Some(had) = &had {
+        meta.account = had.account.clone();
+        meta.unclean_stops = had.unclean_stops;
+        if had.node != node {
+            recovery.trouble(format!(
+                "the spool was written by node {}; what it holds is sent as node {}",
+                clip(&had.node),
+                clip(node)
+            ));
+        }
+    }
+    let goes_on = old_id.is_some();
+    let clean = had.as_ref().is_some_and(|meta| meta.clean);
+    meta.unclean_stops += u64::from(goes_on && !clean);
+    let boot_id = fs.boot_id();
+    let mut logs = Vec::new();
+    let mut done = Vec::new();
+    for (lane, headers) in headers.into_iter().enumerate() {
+        let known = had.as_ref().map(|meta| &meta.lanes[lane]);
+        let mut rebuild = rebuild::Rebuild {
+            lane,
+            known: known.map(LaneMeta::clone),
+            headers,
+            spool_id,
+            boot_id,
+            now,
+            jump: goes_on && !clean,
+            max_file: (options.segment_bytes.saturating_mul(2)).max(64 << 20),
+            done: Vec::new(),
+        };
+        logs.push(rebuild.run(&mut recovery, options.lanes[lane])?);
+        done.append(&mut rebuild.done);
+    }
+    let Ok(mut lanes) = <[_; LANES]>::try_from(logs) else {
+        unreachable!("one log for each lane")
+    };
+    let Recovery {
+        moved,
+        mut troubles,
+        untold,
+        ..
+    } = recovery;
+    let mut core = Core {
+        fs,
+        dir: dir.to_owned(),
+        meta,
+        spool_id,
+        boot_id,
+        segment_bytes: options.segment_bytes,
+        _lock: lock,
+    };
+    // From here on no number below the new ones can be given again.
+    core.write_meta(&mut lanes, false)?;
+    for path in done {
+        // If it stays, the next start finds it.
+        let _ = core.fs.remove(&path);
+    }
+    for log in &mut lanes {
+        if let Err(error) = log.fit(&mut core) {
+            troubles.push(escape(&error.to_string()).into_owned());
+        }
+    }
+    if untold > 0 {
+        troubles.push(format!("and {untold} troubles more"));
+    }
+    let recovered = Recovered {
+        spool_id,
+        epoch,
+        former,
+        unclean_stops: core.meta.unclean_stops,
+        lanes: std::array::from_fn(|lane| {
+            let log = &lanes[lane];
+            RecoveredLane {
+                acked: log.acked,
+                next: log.next,
+                unassigned: log.unassigned,
+                unassigned_acked: log.unassigned_acked(),
+                pieces: log.pieces(),
+            }
+        }),
+        account: core.meta.account.clone(),
+        quarantined: moved.files,
+        quarantine_deleted: moved.deleted,
+        troubles,
+    };
+    Ok((Spool { core, lanes }, recovered))
+}
+
+/// Looks before anything is written.
+pub(super) fn refuse_foreign<F: Fs>(fs: &F, dir: &Path) -> Result<(), SpoolError> {
+    let foreign = |what| SpoolError::Foreign {
+        dir: dir.to_owned(),
+        what,
+    };
+    let path = dir.join(META);
+    let found = meta::read(fs, dir).map_err(SpoolError::io("read", &path))?;
+    match found {
+        Found::Newer(found) => {
+            return Err(SpoolError::Newer {
+                path,
+                found,
+                known: Found::FORMAT,
+            });
+        }
+        Found::Foreign => return Err(foreign("a META that is no spool's".into())),
+        Found::Ours(_) | Found::Older(_) => return Ok(()),
+        Found::Missing | Found::Unreadable(_) => {}
+    }
+    let mut other = None;
+    for entry in fs.list(dir).map_err(SpoolError::io("list", dir))? {
+        let name = entry.name.to_string_lossy();
+        if (0..LANES).any(|lane| name == lane_dir(lane)) {
+            return Ok(());
+        }
+        if !HARMLESS.contains(&&*name) && !name.starts_with("flight") {
+            other = Some(clip(&name).into_owned());
+        }
+    }
+    other.map_or(Ok(()), |name| Err(foreign(name)))
+}
+
+fn lock<F: Fs>(fs: &F, dir: &Path, patience: Duration) -> Result<F::Lock, SpoolError> {
+    let path = dir.join(LOCK);
+    let until = Instant::now() + patience;
+    loop {
+        match fs.lock(&path).map_err(SpoolError::io("lock", &path))? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < until => fs.pause(),
+            None => return Err(SpoolError::Locked(dir.to_owned())),
+        }
+    }
+}
+
+impl<F: Fs> Recovery<'_, F> {
+    /// The headers of a lane's segments by number; other files are put aside.
+    fn headers(&mut self, lane: usize) -> Result<Vec<Header>, SpoolError> {
+        let dir = self.dir.join(lane_dir(lane));
+        if let Err(error) = self.fs.list(&dir)
+            && error.kind() == io::ErrorKind::NotADirectory
+        {
+            self.quarantine(&dir, "", "no directory");
+        }
+        self.fs
+            .make_dir(&dir)
+            .map_err(SpoolError::io("make", &dir))?;
+        // The lane's name is on the disk before anything is promised in it.
+        self.fs
+            .sync_dir(self.dir)
+            .map_err(SpoolError::io("sync", self.dir))?;
+        let mut headers = Vec::new();
+        let label = format!("{}-", lane_dir(lane));
+        for entry in self.fs.list(&dir).map_err(SpoolError::io("list", &dir))? {
+            let path = dir.join(&entry.name);
+            if entry.dir {
+                let name = path.to_string_lossy();
+                self.trouble(format!("{}: a directory; left alone", clip(&name)));
+                continue;
+            }
+            let Some(first) = entry.name.to_str().and_then(parse_name) else {
+                self.quarantine(&path, &label, "no segment's name");
+                continue;
+            };
+            let header = self.header(&path).and_then(|header| {
+                if header.first_seq != first || header.lane as usize != lane {
+                    return Err("another segment's header".into());
+                }
+                Ok(header)
+            });
+            match header {
+                Ok(header) => headers.push(header),
+                Err(why) => self.quarantine(&path, &label, &why),
+            }
+        }
+        headers.sort_by_key(|header| header.first_seq);
+        Ok(headers)
+    }
+
+    fn header(&self, path: &Path) -> Result<Header, String> {
+        let bytes = self.read(path, HEADER_BYTES).map_err(|e| e.to_string())?;
+        Header::decode(&bytes)
+    }
+
+    /// Reads the beginning of a file; a disk that fails is asked again.
+    fn read(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+        let read = || {
+            let file = self.fs.open(path, false)?;
+            read_some(self.fs, &file, 0, most)
+        };
+        read().or_else(|_| read()).or_else(|_| read())
+    }
+}
