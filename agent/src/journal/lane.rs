@@ -158,6 +158,8 @@ pub struct LaneQueue {
     next: u64,
     /// All sequence numbers from here on were never sent to any collector.
     sent_high: u64,
+    /// End of what was put into a batch in this run.
+    batched: u64,
     /// All records below are written, or will not be.
     write_from: u64,
     /// The record on disk that is to be sent next.
@@ -180,6 +182,7 @@ impl LaneQueue {
             acked: 0,
             next: 0,
             sent_high: 0,
+            batched: 0,
             write_from: 0,
             wanted: None,
             unassigned: 0,

@@ -68,7 +68,8 @@ impl LaneQueue {
             records.push(event.clone());
         }
         let end = from + records.len() as u64;
-        self.totals.sent += end.saturating_sub(self.sent_high.max(from));
+        self.totals.sent += end.saturating_sub(self.batched.max(from));
+        self.batched = self.batched.max(end);
         self.sent_high = self.sent_high.max(end);
         // The next batch of a queue that goes on on disk can be read ahead.
         self.wanted = match self.slots.get(at + records.len()) {
