@@ -302,6 +302,7 @@ version    [..]
 spool      07070707070707070707070707070707 epoch 1
 collector  none
 recorder   4 events in [..] of 67108864 bytes
+trouble    there is no spool on disk: events are kept in memory only
 
 probe        flavour            why not better, and what is missing
 tcp_connect  fake
@@ -312,8 +313,16 @@ SIGNAL              3          3          3
 BULK                0          0          0
 
 probe              seen  ring full   map full    limited
+tcp_connect          10          7          0          0
 
-nothing lost
+events           seen  committed   retained    in ring      local       lost  an outage lasts
+CRITICAL            1          0          0          0          1          0
+SIGNAL             10          0          3          0          0          7
+BULK                0          0          0          0          0          0
+all                11          0          3          0          1          7
+
+lost by      lane       reason                count
+tcp_connect  SIGNAL     ring_full                 7
 
 "#]]
     );
