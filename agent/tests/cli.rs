@@ -13,6 +13,7 @@ use std::time::Duration;
 use culprit_agent::commands::local_server::{About, Socket};
 use culprit_agent::pipeline::about;
 use culprit_agent::pipeline::agent::{Agent, Options};
+use culprit_agent::pipeline::driver::Driver;
 use culprit_proto::v1::StatusResponse;
 use snapbox::{assert_data_eq, file, str};
 use support::{connect, connect_by, events_when, options, ports};
@@ -150,10 +151,12 @@ struct Running {
     server: tokio::task::JoinHandle<()>,
 }
 
-struct Answers(Arc<about::About>);
+struct Answers(Arc<about::About>, Driver);
 
 impl About for Answers {
     async fn status(&self) -> StatusResponse {
+        // As `run` does: the counters as they are now.
+        self.1.count().await;
         self.0.status()
     }
 }
@@ -170,7 +173,7 @@ impl Running {
         let agent = Agent::start(options, source, support::names()).unwrap();
         let (finish, finishing) = watch::channel(false);
         let socket = Socket::bind(dir.path()).unwrap();
-        let answers = Arc::new(Answers(agent.about()));
+        let answers = Arc::new(Answers(agent.about(), agent.driver()));
         let server = tokio::spawn(socket.serve(agent.journal(), answers, finishing));
         Self {
             agent,
@@ -317,9 +320,9 @@ tcp_connect          10          7          0          0
 
 events           seen  committed   retained    in ring      local       lost  an outage lasts
 CRITICAL            1          0          0          0          1          0
-SIGNAL             10          0          3          0          0          7
+SIGNAL             10          0          0          0          3          7
 BULK                0          0          0          0          0          0
-all                11          0          3          0          1          7
+all                11          0          0          0          4          7
 
 lost by      lane       reason                count
 tcp_connect  SIGNAL     ring_full                 7
