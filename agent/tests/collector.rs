@@ -58,7 +58,7 @@ async fn answers(address: SocketAddr) -> usize {
     tokio::time::timeout(PATIENCE, async {
         loop {
             if let Ok(mut client) = QueryClient::connect(format!("http://{address}")).await
-                && let Ok(answer) = client.nodes(NodesRequest {}).await
+                && let Ok(answer) = client.nodes(NodesRequest::default()).await
             {
                 return answer.into_inner().nodes.len();
             }

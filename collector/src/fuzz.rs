@@ -22,8 +22,9 @@ pub fn message(data: &[u8]) {
         Some(agent_message::Message::Gap(gap)) => {
             if let Ok(lane) = check_gap(&gap) {
                 let mut cursor = Cursor::new(lane, gap.first);
-                let decision = cursor.gap(gap.first, gap.last, 1);
-                assert_eq!(cursor.next() - gap.first, decision.tally.gaps);
+                let tally = cursor.gap(&gap, 1).tally;
+                let counted = tally.gaps + tally.elsewhere + tally.unassigned;
+                assert_eq!(cursor.next() - gap.first, counted);
             }
         }
         Some(agent_message::Message::Batch(batch)) => {

@@ -5,13 +5,15 @@
 //! beside the writer; `Cursor` puts what was checked in its place. One number
 //! per lane is the whole state: everything below it is accounted for.
 
+mod account;
 mod check;
 mod cursor;
 #[cfg(test)]
 mod tests;
 
+pub use account::{Account, Below, MAX_REASONS, OTHER_REASON, adds_up};
 pub use check::{Checked, Fault, Kept, Row, check_batch, check_gap, check_hello, check_loss};
-pub use cursor::{Cursor, Decision, Tally};
+pub use cursor::{ACKNOWLEDGED, Cursor, Decision, Tally};
 
 /// Sequence numbers and epochs end here: SQLite's integers have 63 bits, and a
 /// lane at a million records a second takes 290,000 years to get there.

@@ -4,9 +4,11 @@
 //! queued in groups. Readers open the database read-only, beside a running
 //! collector or without one.
 
+mod account;
 mod apply;
 mod bounds;
 mod error;
+mod fence;
 mod hello;
 mod job;
 mod nodes;
@@ -19,7 +21,7 @@ use std::path::Path;
 
 pub use bounds::Bounds;
 pub use error::StoreError;
-pub use job::{Answer, Job, Message, Opened, Refusal, SpoolKey};
+pub use job::{Answer, Job, Message, Opened, Refusal, SpoolKey, StreamKey};
 pub use reader::{MAX_EVENTS, Page, Position, Query, Reader};
 pub use schema::Directory;
 pub use writer::{Totals, Writer, WriterHandle};

@@ -137,6 +137,10 @@ pub(super) struct NodesArgs {
     /// Only this node.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) node: String,
+    /// Show where all events are, by node and lane: what the agents saw is
+    /// committed, retained, in a ring, or lost for a reason.
+    #[arg(long)]
+    pub(super) loss: bool,
     /// A table for people or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(super) format: Format,

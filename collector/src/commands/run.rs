@@ -66,10 +66,13 @@ fn say(totals: &Totals) -> String {
     );
     for (n, what) in [
         (totals.refused, "streams refused"),
+        (totals.claims, "claims of another agent's node"),
+        (totals.taken_over, "streams ended for a newer one"),
         (totals.damaged, "damaged batches"),
         (totals.deleted_age, "events deleted by age"),
         (totals.deleted_bytes, "events deleted to make room"),
         (totals.counters_refused, "loss counters refused"),
+        (totals.reports_refused, "reports that do not add up"),
         (totals.failures, "commits failed"),
     ] {
         if n > 0 {

@@ -1,5 +1,6 @@
 use std::io::{BufWriter, StdoutLock, Write, stdout};
 
+use anyhow::Context;
 use culprit_proto::kind::EventKind;
 use culprit_proto::text::LineOptions;
 use culprit_proto::v1::StoredEvent;
@@ -68,22 +69,34 @@ pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
 
 /// `culprit-collector nodes`
 pub(super) async fn nodes(args: NodesArgs) -> anyhow::Result<()> {
-    let mut nodes = Source::open(args.source).await?.nodes().await?;
-    nodes.retain(|node| args.node.is_empty() || node.node == args.node);
     let mut out = BufWriter::new(stdout().lock());
-    match args.format {
-        Format::Json => {
-            for node in &nodes {
-                writeln!(out, "{}", json::to_line(node)?)?;
-            }
-        }
-        Format::Table => {
-            writeln!(out, "{}", table::node_header())?;
-            for node in &nodes {
-                write!(out, "{}", table::node_rows(node))?;
-            }
-        }
+    let source = Source::open(args.source).await?;
+    if args.format == Format::Table {
+        let header = if args.loss {
+            table::account_header()
+        } else {
+            table::node_header()
+        };
+        writeln!(out, "{header}")?;
     }
+    source
+        .nodes(&args.node, |node| {
+            match (args.format, args.loss) {
+                (Format::Json, false) => writeln!(out, "{}", json::to_line(&node)?)?,
+                (Format::Table, false) => write!(out, "{}", table::node_rows(&node))?,
+                (format, true) => {
+                    let account = node
+                        .account
+                        .context("this collector keeps no account of losses; it is too old")?;
+                    match format {
+                        Format::Json => writeln!(out, "{}", json::to_line(&account)?)?,
+                        Format::Table => write!(out, "{}", table::account_rows(&account))?,
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?;
     Ok(out.flush()?)
 }
 

@@ -54,24 +54,46 @@ impl Source {
         }
     }
 
-    pub(super) async fn nodes(self) -> anyhow::Result<Vec<NodeStatus>> {
-        match self {
-            Self::Store(dir) => {
-                let mut nodes = Reader::open(&dir)?.nodes()?;
-                if !store::in_use(&dir) {
-                    // What a killed collector left behind.
-                    for node in &mut nodes {
-                        node.connected = false;
-                    }
+    /// Calls `each` for every node, or for this one, by name.
+    pub(super) async fn nodes(
+        self,
+        node: &str,
+        mut each: impl FnMut(NodeStatus) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut request = NodesRequest {
+            node: node.to_owned(),
+            ..NodesRequest::default()
+        };
+        // What a killed collector left behind is not connected.
+        let (mut source, live) = match self {
+            Self::Store(dir) => (Pages::Store(Reader::open(&dir)?), store::in_use(&dir)),
+            Self::Collector(client) => (Pages::Collector(client), true),
+        };
+        loop {
+            let page = match &mut source {
+                Pages::Store(reader) => reader.nodes_page(&request)?,
+                Pages::Collector(client) => {
+                    let answer = client.nodes(request.clone()).await;
+                    answer.map_err(status)?.into_inner()
                 }
-                Ok(nodes)
+            };
+            let last = page.nodes.last().map(|node| node.node.clone());
+            for mut node in page.nodes {
+                node.connected &= live;
+                each(node)?;
             }
-            Self::Collector(mut client) => {
-                let answer = client.nodes(NodesRequest {}).await.map_err(status)?;
-                Ok(answer.into_inner().nodes)
+            match last {
+                // A name that does not rise would be asked for for ever.
+                Some(last) if page.more && last > request.after => request.after = last,
+                _ => return Ok(()),
             }
         }
     }
+}
+
+enum Pages {
+    Store(Reader),
+    Collector(Box<QueryClient<Channel>>),
 }
 
 fn status(status: tonic::Status) -> anyhow::Error {

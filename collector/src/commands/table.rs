@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use culprit_proto::json::enum_text;
-use culprit_proto::v1::{Event, Lane, NodeStatus, StoredEvent, event, tcp_flow};
+use culprit_proto::v1::{Event, Lane, NodeAccount, NodeStatus, StoredEvent, event, tcp_flow};
 use culprit_proto::{text, time};
 use prost::Message;
 
@@ -89,6 +89,7 @@ pub(super) fn node_rows(node: &NodeStatus) -> String {
                 (lane.gaps, "in gaps"),
                 (lane.deleted, "deleted"),
                 (lane.elsewhere, "elsewhere"),
+                (lane.unassigned, "never given"),
             ] {
                 if n > 0 {
                     // Writing to a String cannot fail.
@@ -135,4 +136,64 @@ pub(super) fn node_rows(node: &NodeStatus) -> String {
         );
     }
     text
+}
+
+pub(super) fn account_header() -> String {
+    account_line([
+        "NODE",
+        "LANE",
+        "SEEN",
+        "COMMITTED",
+        "RETAINED",
+        "IN RING",
+        "LOST",
+        "REPORTED",
+    ])
+}
+
+fn account_line(columns: [&str; 8]) -> String {
+    let [node, lane, seen, committed, retained, ring, lost, reported] = columns;
+    format!(
+        "{node:<20} {lane:<9} {seen:>12} {committed:>12} {retained:>10} {ring:>8} {lost:>10}  {reported}"
+    )
+}
+
+/// A node's account: the whole, each lane, and each reason of a loss.
+pub(super) fn account_rows(account: &NodeAccount) -> String {
+    let node = text::clip(&account.node);
+    let reported = match account.reported {
+        0 => "never".to_owned(),
+        at => format!("{}Z", time::rfc3339(at).get(..19).unwrap_or_default()),
+    };
+    let row = |lane: &str, numbers: [u64; 5], reported: &str| {
+        let [seen, committed, retained, ring, lost] = numbers.map(|n| n.to_string());
+        let columns = [&seen, &committed, &retained, &ring, &lost].map(String::as_str);
+        let [seen, committed, retained, ring, lost] = columns;
+        account_line([&node, lane, seen, committed, retained, ring, lost, reported])
+            .trim_end()
+            .to_owned()
+            + "\n"
+    };
+    let sum = |lost: &std::collections::BTreeMap<String, u64>| {
+        lost.values().fold(0_u64, |sum, n| sum.saturating_add(*n))
+    };
+    let a = account;
+    let whole = [a.seen, a.committed, a.retained, a.in_ring, sum(&a.lost)];
+    let mut rows = row("all", whole, &reported);
+    for l in &account.lanes {
+        let numbers = [l.seen, l.committed, l.retained, l.in_ring, sum(&l.lost)];
+        rows += &row(&enum_text::<Lane>(l.lane), numbers, "");
+        for (reason, count) in &l.lost {
+            // Writing to a String cannot fail.
+            let _ = writeln!(rows, "  lost {}: {count}", text::clip(reason));
+        }
+    }
+    if account.unclean_stops > 0 {
+        let _ = writeln!(
+            rows,
+            "  {} runs of the agent ended without a last word; what they had since their last report is not known",
+            account.unclean_stops
+        );
+    }
+    rows
 }

@@ -9,6 +9,7 @@ use culprit_proto::v1::{Batch, Event, Gap, Hello, Lane, LossReport};
 use prost::Message;
 
 use super::MAX_SEQ;
+use super::account::{MAX_REASON_BYTES, MAX_REASONS};
 
 /// Most probes that a Hello may describe.
 const MAX_PROBES: usize = 64;
@@ -151,7 +152,8 @@ impl Row {
     }
 }
 
-/// Checks a gap: the lane, and `first <= last`.
+/// Checks a gap: the lane, `first <= last`, no more events than numbers, and
+/// the length of the reason.
 ///
 /// # Errors
 /// `Protocol` that names the field.
@@ -160,10 +162,23 @@ pub fn check_gap(gap: &Gap) -> Result<Lane, Fault> {
     if gap.first > gap.last || gap.last >= MAX_SEQ {
         return protocol(format!("Gap {}..={} is no range", gap.first, gap.last));
     }
+    if gap.events > gap.last - gap.first + 1 {
+        return protocol(format!(
+            "Gap {}..={} with {} events: more than it has numbers",
+            gap.first, gap.last, gap.events
+        ));
+    }
+    if gap.reason.len() > MAX_HELLO_TEXT {
+        return protocol(format!(
+            "Gap.reason has {} bytes; the limit is {MAX_HELLO_TEXT}",
+            gap.reason.len()
+        ));
+    }
     Ok(lane)
 }
 
-/// Checks the size of a loss report.
+/// Checks the form of a loss report: sizes, and each lane once. Whether its
+/// numbers add up is asked later ([`adds_up`](super::adds_up)).
 ///
 /// # Errors
 /// `Protocol` that names the field and the limit.
@@ -177,6 +192,26 @@ pub fn check_loss(report: &LossReport) -> Result<(), Fault> {
                 "LossReport.{field} has {count} entries; the limit is {MAX_COUNTERS}"
             ));
         }
+    }
+    let mut lanes = Vec::with_capacity(LANES);
+    for report in &report.lanes {
+        let lane = lane(report.lane, "LossReport.lanes.lane")?;
+        if lanes.contains(&lane) {
+            return protocol(format!("LossReport.lanes has {} twice", lane.as_str_name()));
+        }
+        if report.lost.len() > MAX_REASONS {
+            return protocol(format!(
+                "LossReport.lanes.lost has {} reasons; the limit is {MAX_REASONS}",
+                report.lost.len()
+            ));
+        }
+        if let Some(reason) = report.lost.keys().find(|r| r.len() > MAX_REASON_BYTES) {
+            return protocol(format!(
+                "LossReport.lanes.lost has a reason of {} bytes; the limit is {MAX_REASON_BYTES}",
+                reason.len()
+            ));
+        }
+        lanes.push(lane);
     }
     Ok(())
 }
@@ -236,13 +271,18 @@ pub fn check_hello(hello: &Hello) -> Result<Vec<Lane>, Fault> {
         if lanes.contains(&lane) {
             return protocol(format!("Hello.lanes has {} twice", lane.as_str_name()));
         }
-        if cursor.acked > cursor.next || cursor.first > cursor.next || cursor.next > MAX_SEQ {
+        if cursor.acked > cursor.next
+            || cursor.first > cursor.next
+            || cursor.next > MAX_SEQ
+            || cursor.unassigned > cursor.acked
+        {
             return protocol(format!(
-                "Hello.lanes: {} with first {}, acked {}, next {} is in disorder",
+                "Hello.lanes: {} with first {}, acked {}, next {}, unassigned {} is in disorder",
                 lane.as_str_name(),
                 cursor.first,
                 cursor.acked,
-                cursor.next
+                cursor.next,
+                cursor.unassigned
             ));
         }
         lanes.push(lane);

@@ -1,11 +1,14 @@
 use std::ops::AddAssign;
 
-use culprit_proto::v1::{Ack, CollectorMessage, Lane, Reject, Resync, collector_message};
+use culprit_proto::v1::{Ack, CollectorMessage, Gap, Lane, Reject, Resync, collector_message};
 
 use super::{Checked, Kept, Row};
 
-/// What became of records, in numbers. `stored + rejected + gaps` is how far
-/// the cursor went.
+/// Reason of a gap whose records another collector has: no loss.
+pub const ACKNOWLEDGED: &str = "acknowledged";
+
+/// What became of records, in numbers. The sum of all but `duplicates` is how
+/// far the cursor went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// To be stored.
@@ -16,6 +19,10 @@ pub struct Tally {
     pub rejected: u64,
     /// Declared lost by the agent.
     pub gaps: u64,
+    /// Another collector has them.
+    pub elsewhere: u64,
+    /// Numbers that were never given to an event.
+    pub unassigned: u64,
 }
 
 impl AddAssign for Tally {
@@ -24,6 +31,8 @@ impl AddAssign for Tally {
         self.duplicates += other.duplicates;
         self.rejected += other.rejected;
         self.gaps += other.gaps;
+        self.elsewhere += other.elsewhere;
+        self.unassigned += other.unassigned;
     }
 }
 
@@ -106,14 +115,23 @@ impl Cursor {
         decision
     }
 
-    /// Takes `first..=last` as lost by the agent.
-    pub fn gap(&mut self, first: u64, last: u64, credit_bytes: u64) -> Decision {
-        if first > self.next {
+    /// Takes a range that will never come. Of what lies beyond the cursor at
+    /// most `events` are events: lost, or at another collector
+    /// ([`ACKNOWLEDGED`]). The rest of the numbers were never given to one.
+    pub fn gap(&mut self, gap: &Gap, credit_bytes: u64) -> Decision {
+        if gap.first > self.next {
             return self.resync();
         }
-        let end = last.saturating_add(1);
+        let end = gap.last.saturating_add(1);
+        let ahead = end.saturating_sub(self.next);
+        let events = gap.events.min(ahead);
         let mut decision = Decision::default();
-        decision.tally.gaps = end.saturating_sub(self.next);
+        if gap.reason == ACKNOWLEDGED {
+            decision.tally.elsewhere = events;
+        } else {
+            decision.tally.gaps = events;
+        }
+        decision.tally.unassigned = ahead - events;
         self.next = self.next.max(end);
         decision.answers.push(self.ack(credit_bytes));
         decision

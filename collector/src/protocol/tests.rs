@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use culprit_proto::v1::{Batch, Event, Lane, collector_message};
+use culprit_proto::v1::{Batch, Event, Gap, Lane, LaneReport, collector_message};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -14,8 +14,9 @@ use super::*;
 enum Step {
     /// Records from here on, so many.
     Send(u64, u64),
-    /// A gap from here on, so many.
-    Gap(u64, u64),
+    /// A gap from here on, so many numbers, of them events, and whether another
+    /// collector has them.
+    Gap(u64, u64, u64, bool),
     /// The checksum is wrong.
     Damage(u64, u64),
 }
@@ -23,8 +24,8 @@ enum Step {
 const LAST: u64 = 60;
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..LAST, 0..12_u64, 0..8_u8).prop_map(|(from, count, what)| match what {
-        0 => Step::Gap(from, count + 1),
+    (0..LAST, 0..12_u64, 0..8_u8, 0..13_u64).prop_map(|(from, count, what, events)| match what {
+        0 => Step::Gap(from, count + 1, events.min(count + 1), events % 2 == 0),
         1 => Step::Damage(from, count),
         _ => Step::Send(from, count),
     })
@@ -74,7 +75,21 @@ proptest! {
                 Step::Send(from, count) => {
                     (cursor.batch(check_batch(batch(from, count)).unwrap(), 1), from, count)
                 }
-                Step::Gap(from, count) => (cursor.gap(from, from + count - 1, 1), from, count),
+                Step::Gap(from, count, events, elsewhere) => {
+                    let gap = Gap {
+                        lane: Lane::Bulk.into(),
+                        first: from,
+                        last: from + count - 1,
+                        reason: if elsewhere { ACKNOWLEDGED } else { "spool_evicted" }.to_owned(),
+                        events,
+                    };
+                    prop_assert_eq!(check_gap(&gap), Ok(Lane::Bulk));
+                    let decision = cursor.gap(&gap, 1);
+                    let t = decision.tally;
+                    prop_assert_eq!(t.gaps + t.elsewhere, events.min(cursor.next() - before));
+                    prop_assert_eq!(if elsewhere { t.gaps } else { t.elsewhere }, 0);
+                    (decision, from, count)
+                }
                 Step::Damage(from, count) => {
                     let mut damaged = batch(from, count);
                     damaged.crc = !damaged.crc;
@@ -111,7 +126,7 @@ proptest! {
         prop_assert!(rejected.iter().all(|seq| seq % 5 == 4));
         prop_assert_eq!(
             cursor.next() - start,
-            total.stored + total.rejected + total.gaps
+            total.stored + total.rejected + total.gaps + total.elsewhere + total.unassigned
         );
     }
 
@@ -121,6 +136,58 @@ proptest! {
         crate::fuzz::message(&data);
         crate::fuzz::event(&data);
         crate::fuzz::frames(&data);
+    }
+}
+
+#[test]
+fn a_gap_has_no_more_events_than_numbers() {
+    let gap = |first, last, events| {
+        check_gap(&Gap {
+            lane: Lane::Bulk.into(),
+            first,
+            last,
+            reason: "restart".to_owned(),
+            events,
+        })
+    };
+    assert_eq!(gap(3, 5, 3), Ok(Lane::Bulk));
+    assert_eq!(gap(3, 5, 0), Ok(Lane::Bulk));
+    assert!(gap(3, 5, 4).is_err_and(|e| e.to_string().contains("with 4 events")));
+    assert!(gap(5, 3, 0).is_err());
+}
+
+#[test]
+fn what_came_after_a_report_is_taken_from_queue_ring_and_then_is_new() {
+    let report = |appended| LaneReport {
+        lane: Lane::Signal.into(),
+        seen: 10 + 4 + 3 + 2,
+        in_ring: 4,
+        queued: 3,
+        appended,
+        lost: BTreeMap::from([("ring_full".to_owned(), 2)]),
+        outage_seconds: 60,
+    };
+    assert!(adds_up(&report(10)));
+    assert!(!adds_up(&report(11)));
+    // Stored so far: seen, committed, retained, in a ring.
+    for (stored, expected) in [
+        (0, [19, 0, 13, 4]),
+        (10, [19, 10, 3, 4]),
+        (12, [19, 12, 1, 4]),
+        (15, [19, 15, 0, 2]),
+        (17, [19, 17, 0, 0]),
+        (20, [22, 20, 0, 0]),
+    ] {
+        let mut account = Account::default();
+        let below = Below {
+            stored,
+            ..Below::default()
+        };
+        account.add(Lane::Signal, below, Some((7, report(10))));
+        let a = account.finish("n".to_owned(), 0);
+        assert_eq!([a.seen, a.committed, a.retained, a.in_ring], expected);
+        assert_eq!(a.lost, BTreeMap::from([("ring_full".to_owned(), 2)]));
+        assert_eq!((a.reported, a.lanes[0].outage_seconds), (7, 60));
     }
 }
 

@@ -48,7 +48,7 @@ impl Admission {
                     reason = %text::clip(&gap.reason),
                     "the agent lost records"
                 );
-                (lane, 0, Message::Gap(lane, gap.first, gap.last))
+                (lane, 0, Message::Gap(lane, gap))
             }
             Some(agent_message::Message::LossReport(report)) => {
                 check_loss(&report).map_err(fault)?;
@@ -85,7 +85,10 @@ pub(super) fn fault(fault: Fault) -> Status {
 pub(super) fn refusal(refusal: Refusal) -> Status {
     let text = text::escape(&refusal.to_string()).into_owned();
     match refusal {
-        Refusal::OldEpoch { .. } | Refusal::Backwards { .. } => Status::failed_precondition(text),
+        Refusal::OldEpoch { .. } | Refusal::Claimed { .. } | Refusal::Backwards { .. } => {
+            Status::failed_precondition(text)
+        }
+        Refusal::TakenOver { .. } => Status::aborted(text),
         Refusal::Full(_) => Status::resource_exhausted(text),
         Refusal::Store(_) => Status::unavailable(text),
     }

@@ -67,12 +67,13 @@ impl QueryService for Queries {
 
     async fn nodes(
         &self,
-        _request: Request<NodesRequest>,
+        request: Request<NodesRequest>,
     ) -> Result<Response<NodesResponse>, Status> {
         let _room = self.room()?;
         let store = self.store.clone();
-        let nodes = blocking(move || Reader::open(&store)?.nodes()).await?;
-        Ok(Response::new(NodesResponse { nodes }))
+        let request = request.into_inner();
+        let page = blocking(move || Reader::open(&store)?.nodes_page(&request)).await?;
+        Ok(Response::new(page))
     }
 }
 

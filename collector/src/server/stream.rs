@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::admit::{Admission, fault, refusal};
 use crate::protocol::check_hello;
-use crate::store::{Answer, Job, Opened, SpoolKey, WriterHandle};
+use crate::store::{Answer, Job, Opened, Refusal, StreamKey, WriterHandle};
 
 /// Messages of one stream that wait for the writer or for the peer to take
 /// its answer; then the stream is not read further.
@@ -80,7 +80,7 @@ enum Next {
 impl AgentStream {
     async fn run(mut self, peer: String, out: Out) {
         let result = match self.open(&out).await {
-            Ok((spool, hello)) => {
+            Ok((key, ended, hello)) => {
                 let node = text::escape(&hello.node).into_owned();
                 tracing::info!(
                     node,
@@ -89,8 +89,8 @@ impl AgentStream {
                     version = %text::clip(&hello.version),
                     "agent connected"
                 );
-                let result = self.exchange(spool, hello.epoch, &out).await;
-                self.writer.send(Job::Close(spool));
+                let result = self.exchange(key, ended, &out).await;
+                self.writer.send(Job::Close(key));
                 match &result {
                     Ok(()) => tracing::info!(node, peer, "agent disconnected"),
                     Err(status) => {
@@ -112,7 +112,10 @@ impl AgentStream {
     }
 
     /// Hello and Welcome.
-    async fn open(&mut self, out: &Out) -> Result<(SpoolKey, Hello), Status> {
+    async fn open(
+        &mut self,
+        out: &Out,
+    ) -> Result<(StreamKey, oneshot::Receiver<Refusal>, Hello), Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
@@ -127,11 +130,12 @@ impl AgentStream {
         let lanes = check_hello(&hello).map_err(fault)?;
         self.admission = Admission::new(lanes.clone());
         let (to, answer) = oneshot::channel();
-        let job = Job::Hello(Box::new(hello.clone()), lanes, to);
+        let (end, ended) = oneshot::channel();
+        let job = Job::Hello(Box::new(hello.clone()), lanes, to, end);
         if !self.writer.send(job) {
             return Err(stopping());
         }
-        let Opened { spool, lanes } = answer.await.map_err(|_| stopping())?.map_err(refusal)?;
+        let Opened { stream, lanes } = answer.await.map_err(|_| stopping())?.map_err(refusal)?;
         let welcome = collector_message::Message::Welcome(Welcome {
             lanes,
             max_batch_bytes: MAX_BATCH_BYTES as u32,
@@ -142,15 +146,20 @@ impl AgentStream {
             message: Some(welcome),
         };
         if out.send(Ok(welcome)).await.is_err() {
-            self.writer.send(Job::Close(spool));
+            self.writer.send(Job::Close(stream));
             return Err(Status::cancelled("the agent is gone"));
         }
-        Ok((spool, hello))
+        Ok((stream, ended, hello))
     }
 
     /// Messages in, answers out, until either side ends or the collector
     /// stops. What was read is answered before the end.
-    async fn exchange(&mut self, spool: SpoolKey, epoch: u64, out: &Out) -> Result<(), Status> {
+    async fn exchange(
+        &mut self,
+        key: StreamKey,
+        mut ended: oneshot::Receiver<Refusal>,
+        out: &Out,
+    ) -> Result<(), Status> {
         // Never full: at most MAX_OUTSTANDING jobs have no answer yet.
         let (to, mut answers) = mpsc::channel(MAX_OUTSTANDING);
         let mut stop = std::pin::pin!(super::stopped(self.stop.clone()));
@@ -160,6 +169,9 @@ impl AgentStream {
             tokio::select! {
                 // Answers first: they make room.
                 biased;
+                why = &mut ended => {
+                    return Err(why.map_or_else(|_| stopping(), refusal));
+                }
                 answer = answers.recv(), if outstanding > 0 => {
                     outstanding -= 1;
                     // `to` lives, so None cannot come: a writer that is gone
@@ -178,7 +190,7 @@ impl AgentStream {
                 }
                 () = &mut stop, if end.is_none() => end = Some(Err(stopping())),
                 message = self.inbound.message(), if end.is_none() && outstanding < MAX_OUTSTANDING => {
-                    match self.take(spool, epoch, message, &to).await {
+                    match self.take(key, message, &to).await {
                         Next::Queued => outstanding += 1,
                         Next::End(result) => end = Some(result),
                     }
@@ -191,8 +203,7 @@ impl AgentStream {
     /// Checks one message and queues it.
     async fn take(
         &mut self,
-        spool: SpoolKey,
-        epoch: u64,
+        key: StreamKey,
         message: Result<Option<AgentMessage>, Status>,
         to: &mpsc::Sender<Answer>,
     ) -> Next {
@@ -210,7 +221,7 @@ impl AgentStream {
         };
         if self
             .writer
-            .send(Job::Message(spool, epoch, message, to.clone(), room))
+            .send(Job::Message(key, message, to.clone(), room))
         {
             Next::Queued
         } else {

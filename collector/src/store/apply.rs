@@ -2,9 +2,10 @@ use culprit_proto::limits::LANES;
 use culprit_proto::text;
 use culprit_proto::v1::{CollectorMessage, Lane};
 use rusqlite::{OptionalExtension, params};
+use tokio::sync::oneshot;
 
 use super::error::{Doing, StoreError};
-use super::job::{Answer, Job, Message, Pending, Refusal, SpoolKey};
+use super::job::{Answer, Job, Message, Pending, Refusal, SpoolKey, StreamKey};
 use super::writer::State;
 use super::{sql, unsql};
 use crate::protocol::{Cursor, Row, Tally};
@@ -13,9 +14,17 @@ use crate::protocol::{Cursor, Row, Tally};
 pub(super) struct Live {
     pub(super) node: String,
     pub(super) epoch: u64,
-    pub(super) streams: u32,
+    pub(super) streams: Vec<LiveStream>,
     /// `None`: read it from the database.
     pub(super) cursors: [Option<Cursor>; LANES],
+}
+
+/// A stream that was not told to end.
+pub(super) struct LiveStream {
+    pub(super) id: u64,
+    pub(super) lanes: Vec<Lane>,
+    /// Tells it to end.
+    pub(super) end: oneshot::Sender<Refusal>,
 }
 
 /// Index of a lane in a table of lanes.
@@ -27,12 +36,12 @@ impl State {
     /// Answers a job that a failed transaction did not come to.
     pub(super) fn refuse(&mut self, job: Job, refusal: &Refusal, pending: &mut Vec<Pending>) {
         match job {
-            Job::Hello(_, _, to) => pending.push(Pending::Hello(to, Err(refusal.clone()))),
-            Job::Message(_, _, _, to, _) => {
+            Job::Hello(_, _, to, _) => pending.push(Pending::Hello(to, Err(refusal.clone()))),
+            Job::Message(_, _, to, _) => {
                 pending.push(Pending::Message(to, Answer::Refused(refusal.clone())));
             }
-            Job::Close(spool) => {
-                self.leave(spool);
+            Job::Close(stream) => {
+                self.leave(stream);
             }
             Job::Stop => {}
         }
@@ -44,7 +53,7 @@ impl State {
             match answer {
                 Pending::Hello(_, result) => {
                     if let Ok(opened) = std::mem::replace(result, Err(refusal.clone())) {
-                        self.leave(opened.spool);
+                        self.leave(opened.stream);
                     }
                 }
                 Pending::Message(_, answer) => *answer = Answer::Refused(refusal.clone()),
@@ -65,8 +74,8 @@ impl State {
         rooms: &mut Vec<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<(), StoreError> {
         match job {
-            Job::Hello(hello, lanes, to) => {
-                let result = self.hello(&hello, &lanes);
+            Job::Hello(hello, lanes, to, end) => {
+                let result = self.hello(&hello, lanes, end);
                 match &result {
                     Ok(Ok(_)) => self.totals.streams += 1,
                     _ => self.totals.refused += 1,
@@ -75,9 +84,9 @@ impl State {
                 pending.push(Pending::Hello(to, answer));
                 result
             }
-            Job::Message(spool, epoch, message, to, room) => {
+            Job::Message(stream, message, to, room) => {
                 rooms.push(room);
-                let result = self.message(spool, epoch, message);
+                let result = self.message(stream, message);
                 let (answer, result) = split(result);
                 let answer = match answer {
                     Ok(messages) => Answer::Done(messages),
@@ -86,27 +95,21 @@ impl State {
                 pending.push(Pending::Message(to, answer));
                 result
             }
-            Job::Close(spool) => self.close(spool),
+            Job::Close(stream) => self.close(stream),
             Job::Stop => Ok(()),
         }
     }
 
     fn message(
         &mut self,
-        spool: SpoolKey,
-        epoch: u64,
+        stream: StreamKey,
         message: Message,
     ) -> Result<Result<Vec<CollectorMessage>, Refusal>, StoreError> {
-        match self.live.get(&spool) {
-            Some(live) if live.epoch > epoch => {
-                return Ok(Err(Refusal::OldEpoch {
-                    node: live.node.clone(),
-                    epoch,
-                    seen: live.epoch,
-                }));
-            }
-            Some(_) => {}
-            None => return Ok(Err(Refusal::Store("the stream is not open".into()))),
+        let StreamKey { spool, epoch, id } = stream;
+        let live = self.live.get(&spool);
+        if !live.is_some_and(|live| live.streams.iter().any(|s| s.id == id)) {
+            // It was told why when it lost its place.
+            return Ok(Err(Refusal::Store("the stream is over".into())));
         }
         let credit = self.credit_bytes;
         let (cursor, decision) = match message {
@@ -119,9 +122,10 @@ impl State {
                 let decision = cursor.batch(batch, credit);
                 (cursor, decision)
             }
-            Message::Gap(lane, first, last) => {
+            Message::Gap(lane, gap) => {
                 let mut cursor = self.cursor(spool, lane)?;
-                let decision = cursor.gap(first, last, credit);
+                let decision = cursor.gap(&gap, credit);
+                self.count_gap(spool, lane, &gap.reason, decision.tally.gaps)?;
                 (cursor, decision)
             }
             Message::Damaged(lane) => {
@@ -180,7 +184,8 @@ impl State {
         self.connection
             .prepare_cached(
                 "UPDATE lane SET committed = ?3, stored = stored + ?4, duplicates = duplicates + ?5,
-                   rejected = rejected + ?6, gaps = gaps + ?7 WHERE spool = ?1 AND lane = ?2",
+                   rejected = rejected + ?6, gaps = gaps + ?7, elsewhere = elsewhere + ?8,
+                   unassigned = unassigned + ?9 WHERE spool = ?1 AND lane = ?2",
             )
             .and_then(|mut s| {
                 s.execute(params![
@@ -190,7 +195,9 @@ impl State {
                     sql(tally.stored),
                     sql(tally.duplicates),
                     sql(tally.rejected),
-                    sql(tally.gaps)
+                    sql(tally.gaps),
+                    sql(tally.elsewhere),
+                    sql(tally.unassigned)
                 ])
             })
             .doing("move a cursor")?;
@@ -237,19 +244,24 @@ impl State {
             .doing("read a cursor")
     }
 
-    /// One stream fewer; `true` when it was the journal's last.
-    fn leave(&mut self, spool: SpoolKey) -> bool {
-        let Some(live) = self.live.get_mut(&spool) else {
+    /// The stream is over; `true` when it was the journal's last. One that
+    /// lost its place before is not there any more.
+    fn leave(&mut self, stream: StreamKey) -> bool {
+        let Some(live) = self.live.get_mut(&stream.spool) else {
             return false;
         };
-        live.streams = live.streams.saturating_sub(1);
-        live.streams == 0 && self.live.remove(&spool).is_some()
+        live.streams.retain(|s| s.id != stream.id);
+        live.streams.is_empty() && self.live.remove(&stream.spool).is_some()
     }
 
-    fn close(&mut self, spool: SpoolKey) -> Result<(), StoreError> {
-        if !self.leave(spool) {
+    fn close(&mut self, stream: StreamKey) -> Result<(), StoreError> {
+        if !self.leave(stream) {
             return Ok(());
         }
+        self.disconnected(stream.spool)
+    }
+
+    pub(super) fn disconnected(&self, spool: SpoolKey) -> Result<(), StoreError> {
         self.connection
             .execute("UPDATE spool SET connected = 0 WHERE id = ?1", [spool.0])
             .map(drop)

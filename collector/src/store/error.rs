@@ -27,6 +27,18 @@ pub enum StoreError {
         /// The version of this program.
         known: i64,
     },
+    /// Written by an earlier version: a reader changes nothing.
+    #[error(
+        "the store {path} has schema version {found}, this program reads {known}; start `culprit-collector run` on it once, which brings it up to date"
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The version of this program.
+        known: i64,
+    },
     /// Another collector runs on it.
     #[error("another culprit-collector runs on {0}; stop it or give another --store")]
     InUse(PathBuf),

@@ -2,10 +2,11 @@ use culprit_proto::limits::LANES;
 use culprit_proto::v1::{Coverage, Hello, Lane, LaneCursor, LaneResume};
 use prost::Message as _;
 use rusqlite::{OptionalExtension, params};
+use tokio::sync::oneshot;
 
-use super::apply::{Live, slot};
+use super::apply::{Live, LiveStream, slot};
 use super::error::{Doing, StoreError};
-use super::job::{Opened, Refusal, SpoolKey};
+use super::job::{Opened, Refusal, SpoolKey, StreamKey};
 use super::writer::State;
 use super::{sql, unsql};
 use crate::protocol::Cursor;
@@ -18,7 +19,8 @@ impl State {
     pub(super) fn hello(
         &mut self,
         hello: &Hello,
-        lanes: &[Lane],
+        lanes: Vec<Lane>,
+        end: oneshot::Sender<Refusal>,
     ) -> Result<Result<Opened, Refusal>, StoreError> {
         let known = self
             .connection
@@ -39,13 +41,17 @@ impl State {
                 seen,
             }));
         }
+        let known_spool = known.map(|(id, _)| SpoolKey(id));
+        if let Some(refusal) = self.claimed(hello, known_spool) {
+            return Ok(Err(refusal));
+        }
         let mut cursors = Vec::with_capacity(LANES);
         for (lane, agent) in lanes.iter().zip(&hello.lanes) {
             let committed = match known {
-                Some((id, _)) => self.committed(SpoolKey(id), *lane)?,
+                Some((id, _)) => self.stands(SpoolKey(id), *lane)?,
                 None => None,
             };
-            if let Some(committed) = committed
+            if let Some((committed, _)) = committed
                 && committed > agent.next
             {
                 return Ok(Err(Refusal::Backwards {
@@ -68,13 +74,16 @@ impl State {
         if known.is_some_and(|(_, seen)| seen < hello.epoch) {
             self.fold_epochs(spool)?;
         }
+        self.fence(spool, hello, &lanes)?;
+        self.last_stream += 1;
+        let id = self.last_stream;
         let live = self.live.entry(spool).or_insert_with(|| Live {
             node: hello.node.clone(),
             epoch: hello.epoch,
-            streams: 0,
+            streams: Vec::new(),
             cursors: [None; LANES],
         });
-        live.streams += 1;
+        live.streams.push(LiveStream { id, lanes, end });
         live.epoch = hello.epoch;
         let mut resume = Vec::with_capacity(LANES);
         for (lane, agent, committed) in cursors {
@@ -85,36 +94,65 @@ impl State {
             });
         }
         Ok(Ok(Opened {
-            spool,
+            stream: StreamKey {
+                spool,
+                epoch: hello.epoch,
+                id,
+            },
             lanes: resume,
         }))
     }
 
     /// The lane's cursor. What the agent knows to be acknowledged beyond it is
-    /// in another collector's store, or was in one before this.
+    /// in another collector's store, or was in one before this; but for the
+    /// numbers that it never gave to an event.
     fn open_lane(
         &mut self,
         spool: SpoolKey,
         lane: Lane,
         agent: &LaneCursor,
-        committed: Option<u64>,
+        stands: Option<(u64, u64)>,
     ) -> Result<u64, StoreError> {
-        let from = committed.unwrap_or(0).max(agent.acked);
-        let elsewhere = from - committed.unwrap_or(0);
+        let (committed, known) = stands.unwrap_or_default();
+        let from = committed.max(agent.acked);
+        let unassigned = agent.unassigned.saturating_sub(known).min(from - committed);
+        let elsewhere = from - committed - unassigned;
         self.connection
             .prepare_cached(
-                "INSERT INTO lane(spool, lane, committed, elsewhere) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO lane(spool, lane, committed, elsewhere, unassigned)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO UPDATE SET committed = excluded.committed,
-                   elsewhere = elsewhere + excluded.elsewhere",
+                   elsewhere = elsewhere + excluded.elsewhere,
+                   unassigned = unassigned + excluded.unassigned",
             )
             .and_then(|mut s| {
-                s.execute(params![spool.0, i32::from(lane), sql(from), sql(elsewhere)])
+                s.execute(params![
+                    spool.0,
+                    i32::from(lane),
+                    sql(from),
+                    sql(elsewhere),
+                    sql(unassigned)
+                ])
             })
             .doing("open a lane")?;
         if let Some(live) = self.live.get_mut(&spool) {
             live.cursors[slot(lane)] = Some(Cursor::new(lane, from));
         }
         Ok(from)
+    }
+
+    /// What is accounted for of a lane, and how many of those numbers were
+    /// never given.
+    fn stands(&self, spool: SpoolKey, lane: Lane) -> Result<Option<(u64, u64)>, StoreError> {
+        self.connection
+            .prepare_cached("SELECT committed, unassigned FROM lane WHERE spool = ?1 AND lane = ?2")
+            .and_then(|mut s| {
+                s.query_row(params![spool.0, i32::from(lane)], |row| {
+                    Ok((unsql(row.get(0)?), unsql(row.get(1)?)))
+                })
+                .optional()
+            })
+            .doing("read a cursor")
     }
 
     /// Makes room if need be: the journal that was silent longest and has no

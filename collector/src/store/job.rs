@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use culprit_proto::v1::{CollectorMessage, Hello, Lane, LaneResume, LossReport};
+use culprit_proto::v1::{CollectorMessage, Gap, Hello, Lane, LaneResume, LossReport};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::protocol::Checked;
@@ -9,13 +9,24 @@ use crate::protocol::Checked;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpoolKey(pub(super) i64);
 
+/// One stream of an agent, from its Hello to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamKey {
+    /// The journal that it carries.
+    pub spool: SpoolKey,
+    /// The agent's epoch.
+    pub epoch: u64,
+    /// Never the same twice.
+    pub(super) id: u64,
+}
+
 /// What a stream asks of the writer.
 #[derive(Debug)]
 pub enum Message {
     /// Records.
     Batch(Checked),
-    /// `first..=last` of the lane are lost.
-    Gap(Lane, u64, u64),
+    /// Records of the lane that will not come.
+    Gap(Lane, Gap),
     /// A batch of the lane came damaged.
     Damaged(Lane),
     /// The agent's loss counters.
@@ -25,22 +36,23 @@ pub enum Message {
 /// One piece of work. Every job is answered once, when it is durable.
 #[derive(Debug)]
 pub enum Job {
-    /// A stream begins.
+    /// A stream begins. The last is sent to when a newer stream takes the
+    /// place of this one, which must then end.
     Hello(
         Box<Hello>,
         Vec<Lane>,
         oneshot::Sender<Result<Opened, Refusal>>,
+        oneshot::Sender<Refusal>,
     ),
     /// A message on a stream that was opened.
     Message(
-        SpoolKey,
-        u64,
+        StreamKey,
         Message,
         tokio::sync::mpsc::Sender<Answer>,
         OwnedSemaphorePermit,
     ),
     /// The stream ended.
-    Close(SpoolKey),
+    Close(StreamKey),
     /// Commit what is queued and end the thread.
     Stop,
 }
@@ -48,8 +60,8 @@ pub enum Job {
 /// A stream that may begin.
 #[derive(Debug)]
 pub struct Opened {
-    /// Names the agent's journal from here on.
-    pub spool: SpoolKey,
+    /// Names the stream from here on.
+    pub stream: StreamKey,
     /// Where each lane of the Hello goes on.
     pub lanes: Vec<LaneResume>,
 }
@@ -77,6 +89,27 @@ pub enum Refusal {
         epoch: u64,
         /// The newest epoch.
         seen: u64,
+    },
+    /// Two agents, each with a journal of its own, claim one node at the same
+    /// time; the other one has the higher epoch, or was first.
+    #[error(
+        "two agents claim node {node}: this one with epoch {epoch} and a connected one with epoch {other}; give each agent a --node of its own, or stop this one"
+    )]
+    Claimed {
+        /// The node.
+        node: String,
+        /// The stream's epoch.
+        epoch: u64,
+        /// Of the agent that stays.
+        other: u64,
+    },
+    /// The same agent opened another stream for the same lane.
+    #[error("a newer connection of the agent of node {node} carries {lane} now")]
+    TakenOver {
+        /// The node.
+        node: String,
+        /// The lane.
+        lane: &'static str,
     },
     /// The journal hands out numbers that are stored already.
     #[error(

@@ -12,6 +12,9 @@ const MAX_ROWS: i64 = 512;
 /// Epochs of a journal whose counters are kept apart; older ones are added up
 /// in the oldest of these.
 const MAX_EPOCHS: i64 = 16;
+/// No counter of an agent is larger in the store, so that no sum of them runs
+/// over: at a million a second 2^48 takes nine years.
+const MAX_COUNT: u64 = 1 << 48;
 /// Longest name of a probe or a reason, bytes; longer ones are refused.
 const MAX_NAME: usize = 64;
 
@@ -46,7 +49,7 @@ impl State {
                     counter.probe,
                     counter.lane,
                     counter.reason,
-                    sql(counter.count),
+                    sql(counter.count.min(MAX_COUNT)),
                     MAX_ROWS,
                 ])
                 .doing("store a loss counter")?
@@ -84,6 +87,7 @@ impl State {
             refused += u64::from(rows == 0);
         }
         drop((loss, counters));
+        self.lane_reports(spool, epoch, report)?;
         if refused > 0 {
             self.totals.counters_refused += refused;
             tracing::warn!(refused, "a loss report has too many or too long counters");
@@ -106,9 +110,9 @@ impl State {
         self.connection
             .execute(
                 "INSERT INTO loss(spool, epoch, probe, lane, reason, count)
-                 SELECT spool, ?2, probe, lane, reason, sum(count) FROM loss
+                 SELECT spool, ?2, probe, lane, reason, min(sum(count), 1 << 48) FROM loss
                  WHERE spool = ?1 AND epoch < ?2 GROUP BY probe, lane, reason
-                 ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                 ON CONFLICT DO UPDATE SET count = min(count + excluded.count, 1 << 48)",
                 params![spool.0, limit],
             )
             .and_then(|_| {

@@ -11,10 +11,11 @@ use super::{DATABASE, LOCK};
 /// "CLPT": marks the database as ours.
 const APPLICATION: i64 = 0x434c_5054;
 /// Raised with every change of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Size the write-ahead log is cut back to at a checkpoint, bytes.
 const WAL_BYTES: i64 = 16 * 1024 * 1024;
 
+/// Version 1.
 const TABLES: &str = "
 -- One journal of one agent: all its records are named by (spool, lane, seq).
 CREATE TABLE spool(
@@ -77,12 +78,45 @@ CREATE TABLE counters(
 ) WITHOUT ROWID;
 ";
 
+/// From version 1 to 2: where every event is.
+const TO_2: &str = "
+ALTER TABLE lane ADD COLUMN unassigned INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spool ADD COLUMN unclean_stops INTEGER NOT NULL DEFAULT 0;
+-- What lane.gaps is made of.
+CREATE TABLE gap(
+  spool INTEGER NOT NULL REFERENCES spool(id) ON DELETE CASCADE,
+  lane INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY(spool, lane, reason)
+) WITHOUT ROWID;
+INSERT INTO gap(spool, lane, reason, count) SELECT spool, lane, 'unknown', gaps FROM lane
+  WHERE gaps > 0;
+-- The agent's newest word on a lane.
+CREATE TABLE report(
+  spool INTEGER NOT NULL REFERENCES spool(id) ON DELETE CASCADE,
+  lane INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  time INTEGER NOT NULL,       -- ns since the Unix epoch, the collector's clock
+  report BLOB NOT NULL,        -- an encoded LaneReport
+  PRIMARY KEY(spool, lane)
+) WITHOUT ROWID;
+";
+
 /// A store's directory, held for writing: at most one in all processes.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     // Released by the system with the process, however it ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing alone would leave it taken while a child that was forked
+        // just now has not come to its exec.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Directory {
@@ -118,7 +152,7 @@ impl Directory {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(io(&lock_path)(source)),
@@ -147,8 +181,9 @@ impl Directory {
                 row.get(0)
             })
             .map_err(|source| not_ours(source, &path))?;
+        let mut found = 0;
         if !is_new {
-            check(&connection, &path)?;
+            found = check(&connection, &path)?;
         } else {
             // Pages of deleted rows can be given back; only before the first table.
             connection
@@ -171,13 +206,23 @@ impl Directory {
         connection
             .pragma_update(None, "foreign_keys", true)
             .doing("set foreign_keys")?;
-        if is_new {
+        let steps = [TABLES, TO_2];
+        let missing = steps.get(usize::try_from(found).unwrap_or(0)..);
+        if let Some(steps) = missing.filter(|steps| !steps.is_empty()) {
             connection
                 .execute_batch(&format!(
-                    "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; \
-                     PRAGMA user_version = {VERSION}; COMMIT;"
+                    "BEGIN; {} PRAGMA application_id = {APPLICATION}; \
+                     PRAGMA user_version = {VERSION}; COMMIT;",
+                    steps.concat()
                 ))
                 .doing("make the tables")?;
+            if found > 0 {
+                tracing::info!(
+                    from = found,
+                    to = VERSION,
+                    "the store's tables were brought up to date"
+                );
+            }
         }
         connection
             .execute("UPDATE spool SET connected = 0", [])
@@ -202,7 +247,14 @@ pub(super) fn connect_read_only(dir: &Path) -> Result<Connection, StoreError> {
         connection
             .pragma_update(None, "temp_store", "MEMORY")
             .doing("set temp_store")?;
-        check(&connection, &path)?;
+        let found = check(&connection, &path)?;
+        if found < VERSION {
+            return Err(StoreError::Older {
+                path: path.clone(),
+                found,
+                known: VERSION,
+            });
+        }
         Ok(connection)
     };
     match open("") {
@@ -232,7 +284,8 @@ fn uri(path: &Path, suffix: &str) -> String {
     uri + suffix
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// That the database is ours; its schema version, which is ours at most.
+fn check(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(|source| not_ours(source, path))?;
     if application != APPLICATION {
@@ -246,7 +299,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
             known: VERSION,
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 fn not_ours(source: rusqlite::Error, path: &Path) -> StoreError {

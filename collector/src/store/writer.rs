@@ -32,6 +32,10 @@ pub struct Totals {
     pub streams: u64,
     /// Streams refused.
     pub refused: u64,
+    /// Of those, because another agent claims the node.
+    pub claims: u64,
+    /// Streams ended because a newer one took their place.
+    pub taken_over: u64,
     /// Records, by what became of them.
     pub records: Tally,
     /// Resyncs asked for: a batch that began too late or came damaged.
@@ -44,6 +48,8 @@ pub struct Totals {
     pub deleted_bytes: u64,
     /// Loss or probe counters left out because an agent sent too many.
     pub counters_refused: u64,
+    /// Reports of a lane that were not taken: their numbers do not add up.
+    pub reports_refused: u64,
     /// Transactions.
     pub commits: u64,
     /// Transactions that failed; their messages were refused.
@@ -86,6 +92,7 @@ impl Writer {
                 let mut state = State {
                     connection,
                     live: HashMap::new(),
+                    last_stream: 0,
                     totals: Totals::default(),
                     credit_bytes,
                 };
@@ -145,6 +152,7 @@ pub(super) struct State {
     pub(super) connection: Connection,
     /// Journals with a stream: bounded by the number of streams.
     pub(super) live: HashMap<SpoolKey, Live>,
+    pub(super) last_stream: u64,
     pub(super) totals: Totals,
     pub(super) credit_bytes: u64,
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::common::{Agent, batch, connect, encoded, hello};
-use culprit_proto::v1::{Coverage, Event, Lane, LaneCursor, ProbeStatus, TcpFlow, event, tcp_flow};
+use culprit_proto::v1::{
+    Coverage, Event, Gap, Lane, LaneCursor, LaneReport, LossReport, ProbeStatus, TcpFlow,
+    agent_message, event, tcp_flow,
+};
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_culprit-collector"))
@@ -173,6 +176,89 @@ TIME            NODE         WORKLOAD                         LOCAL             
     assert_eq!(stdout(&["events", "--store", path]), table);
     let nodes = stdout(&["nodes", "--store", path]);
     assert!(nodes.contains(" disconnected "), "{nodes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_loss_says_where_every_event_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let collector = start(&store);
+    let mut agent = Agent::connect(&collector.url, hello(1, 0, 0))
+        .await
+        .unwrap();
+    let report = LaneReport {
+        lane: Lane::Signal.into(),
+        seen: 15,
+        in_ring: 1,
+        queued: 2,
+        appended: 8,
+        lost: [("ring_full".to_owned(), 4)].into(),
+        outage_seconds: 90,
+    };
+    let mut wrong = report.clone();
+    wrong.seen = 99;
+    for report in [report, wrong] {
+        let report = LossReport {
+            lanes: vec![report],
+            unclean_stops: 2,
+            ..LossReport::default()
+        };
+        agent.send(agent_message::Message::LossReport(report)).await;
+    }
+    agent.batch(crate::common::records(0..3)).await;
+    assert_eq!(agent.acked().await, 3);
+    agent
+        .send(agent_message::Message::Gap(Gap {
+            lane: Lane::Signal.into(),
+            first: 3,
+            last: 4,
+            reason: "spool_\u{1b}[2J".to_owned(),
+            events: 2,
+        }))
+        .await;
+    assert_eq!(agent.acked().await, 5);
+    let ask = ["--collector", &collector.url];
+    let path = store.to_str().unwrap();
+    for source in [ask, ["--store", path]] {
+        let args = |more: &[&'static str]| [&["nodes", "--loss"], more, &source[..]].concat();
+        let text = stdout(&args(&["--format", "json"]));
+        assert_eq!(text.lines().count(), 1);
+        assert!(
+            text.chars()
+                .all(|c| c == '\n' || culprit_proto::text::is_plain(c))
+        );
+        let node: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(node["reported"].is_string(), "{node}");
+        assert_eq!(node["node"], "node1");
+        assert_eq!(node["unclean_stops"], 2);
+        assert_eq!(node["lanes"][0]["lane"], "SIGNAL");
+        assert_eq!(node["lanes"][0]["outage_seconds"], 90);
+        for whole in [&node, &node["lanes"][0]] {
+            assert_eq!(whole["seen"], 15);
+            assert_eq!(whole["committed"], 3);
+            assert_eq!(whole["retained"], 5);
+            assert_eq!(whole["in_ring"], 1);
+            let lost = serde_json::json!({"ring_full": 4, "spool_\u{1b}[2J": 2});
+            assert_eq!(whole["lost"], lost);
+        }
+        let table = stdout(&args(&[]));
+        let words: Vec<Vec<&str>> = table
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(words[1][..7], ["node1", "all", "15", "3", "5", "1", "6"]);
+        assert_eq!(words[2], ["node1", "SIGNAL", "15", "3", "5", "1", "6"]);
+        assert_eq!(words[3], ["lost", "ring_full:", "4"]);
+        assert!(
+            table
+                .chars()
+                .all(|c| c == '\n' || culprit_proto::text::is_plain(c))
+        );
+        assert!(table.contains("2 runs of the agent ended without a last word"));
+    }
+    drop(agent);
+    let totals = collector.stop();
+    assert!(totals.contains("1 reports that do not add up"), "{totals}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

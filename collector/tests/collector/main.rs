@@ -1,7 +1,9 @@
 //! The collector from outside: its stream, its store, its command line.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod account;
 mod cli;
 mod common;
+mod fence;
 mod store;
 mod stream;

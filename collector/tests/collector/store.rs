@@ -168,3 +168,66 @@ async fn filters_combine() {
     };
     assert!(find(namespace, "").is_empty());
 }
+
+#[test]
+fn an_older_store_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = rusqlite::Connection::open(dir.path().join("culprit.db")).unwrap();
+    db.execute_batch(include_str!("store-v1.sql")).unwrap();
+    drop(db);
+    // A reader changes nothing, and says who does.
+    let error = Reader::open(dir.path()).unwrap_err();
+    assert!(
+        error.to_string().contains("culprit-collector run"),
+        "{error}"
+    );
+    for _ in 0..2 {
+        Writer::start(dir.path(), ROOMY, 1 << 20)
+            .unwrap()
+            .stop()
+            .unwrap();
+        assert_eq!(seqs(dir.path()), [3, 9]);
+        let nodes = Reader::open(dir.path()).unwrap().nodes().unwrap();
+        let lane = nodes[0].lanes[0];
+        assert_eq!((lane.committed, lane.gaps, lane.unassigned), (10, 5, 0));
+        let account = nodes[0].account.as_ref().unwrap();
+        assert_eq!((account.seen, account.committed), (10, 4));
+        let lost = [("rejected".to_owned(), 1), ("unknown".to_owned(), 5)];
+        assert_eq!(account.lost, lost.into());
+        assert_eq!(account.reported, 0);
+    }
+}
+
+#[tokio::test]
+async fn nodes_come_in_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    Writer::start(dir.path(), ROOMY, 1 << 20)
+        .unwrap()
+        .stop()
+        .unwrap();
+    let mut db = rusqlite::Connection::open(dir.path().join("culprit.db")).unwrap();
+    let transaction = db.transaction().unwrap();
+    for n in 0..2500 {
+        transaction
+            .execute(
+                "INSERT INTO spool(node, spool_id, epoch, boot_id, version, kernel, probes,
+                   last_seen) VALUES (?1, ?2, 1, '', '', '', x'', 5)",
+                rusqlite::params![format!("n{n:05}"), vec![7_u8; 16]],
+            )
+            .unwrap();
+    }
+    transaction.commit().unwrap();
+    let nodes = Reader::open(dir.path()).unwrap().nodes().unwrap();
+    let names: Vec<_> = nodes.iter().map(|n| n.node.clone()).collect();
+    let all: Vec<_> = (0..2500).map(|n| format!("n{n:05}")).collect();
+    assert_eq!(names, all);
+    let collector = Collector::start(dir.path()).await;
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_culprit-collector"))
+        .args(["nodes", "--collector", &collector.url])
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 2501);
+    collector.stop().await;
+}

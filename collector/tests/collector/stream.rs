@@ -231,30 +231,6 @@ async fn a_store_that_never_saw_the_agent_takes_its_word() {
 }
 
 #[tokio::test]
-async fn older_epochs_are_fenced() {
-    let dir = tempfile::tempdir().unwrap();
-    let collector = Collector::start(dir.path()).await;
-    let old = Agent::connect(&collector.url, hello(3, 0, 0))
-        .await
-        .unwrap();
-    let _new = Agent::connect(&collector.url, hello(4, 0, 0))
-        .await
-        .unwrap();
-    // One that still has a stream, and one that comes back.
-    old.batch(records(0..1)).await;
-    let status = old.end().await.unwrap_err();
-    assert_eq!(status.code(), Code::FailedPrecondition);
-    let status = Agent::connect(&collector.url, hello(3, 0, 0))
-        .await
-        .err()
-        .unwrap();
-    assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("epoch 4 was seen"), "{status:?}");
-    let totals = collector.stop().await;
-    assert_eq!((totals.records.stored, totals.refused), (0, 1));
-}
-
-#[tokio::test]
 async fn a_journal_that_went_back_in_time_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(dir.path()).await;
