@@ -302,15 +302,16 @@ impl<D: Disk> State<D> {
             let bytes = LANES.map(|lane| self.disk.bytes(lane));
             self.health().bytes = bytes;
         }
-        let due = self
-            .write
-            .iter()
-            .chain(&self.sync)
-            .chain(&self.retry)
+        let due = LANES.map(|lane| {
+            let at = lane as usize;
+            self.retry[at].or_else(|| self.write[at].into_iter().chain(self.sync[at]).min())
+        });
+        let next = due
+            .into_iter()
             .flatten()
-            .copied();
-        let due = due.chain([self.housekeeping]).filter(|due| *due > now);
-        let next = due.min().unwrap_or(now + HOUSEKEEPING);
+            .chain([self.housekeeping])
+            .min()
+            .unwrap_or(now);
         next.saturating_duration_since(Instant::now())
     }
 
