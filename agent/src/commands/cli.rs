@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{doctor, dump, run, status};
+use super::{doctor, dump, run, spool, status};
 use crate::config::{STATE_DIR, Settings};
 
 /// Names the pod, container and process behind every connection, stall and
@@ -27,6 +27,9 @@ enum Command {
     Dump(DumpArgs),
     /// Print the state of a running agent
     Status(StatusArgs),
+    /// Look at the records that wait on disk
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 /// `run`.
@@ -132,6 +135,25 @@ pub(super) struct StatusArgs {
     pub(super) json: bool,
 }
 
+/// `spool`.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum SpoolCommand {
+    /// Print what a spool holds, beside a running agent or without one. Changes
+    /// nothing. Exit code 0 only if nothing in it is damaged
+    Inspect(SpoolInspectArgs),
+}
+
+/// `spool inspect`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct SpoolInspectArgs {
+    /// State directory of the agent
+    #[arg(value_name = "DIR", default_value = STATE_DIR)]
+    pub(super) dir: PathBuf,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Runs the command line; an error goes to stderr with its causes.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -140,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Dump(args) => dump::dump(&args),
         Command::Status(args) => status::status(&args),
+        Command::Spool(command) => spool::spool(&command),
     };
     match result {
         Ok(code) => code,

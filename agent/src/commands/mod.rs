@@ -8,6 +8,7 @@ pub mod local_server;
 mod logging;
 mod printer;
 mod run;
+mod spool;
 mod status;
 
 pub use cli::{Cli, main};

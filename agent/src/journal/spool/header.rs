@@ -34,7 +34,7 @@ struct Raw {
 
 /// What a segment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// Lane, 0 to 2.
     pub lane: u32,
     /// The spool it belongs to.

@@ -23,6 +23,8 @@ mod read;
 mod recover;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod voids;
 
 use std::io;
@@ -38,13 +40,12 @@ pub use error::SpoolError;
 pub use gap::Gap;
 pub use header::HEADER_BYTES;
 pub use inspect::{Inspection, LaneView, SegmentView, inspect};
-pub use meta::MAX_META_BYTES;
+pub use meta::{LaneMeta, MAX_META_BYTES, Meta};
 pub use quarantine::{MAX_BYTES as MAX_QUARANTINE_BYTES, MAX_FILES as MAX_QUARANTINE_FILES};
 pub use read::ReadPiece;
 
 use fs::Fs;
 use lane::Log;
-use meta::Meta;
 
 /// Size of a segment unless told otherwise, bytes.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
@@ -279,12 +280,6 @@ impl<F: Fs> Spool<F> {
     #[must_use]
     pub fn held(&self, lane: Lane) -> Held {
         self.lanes[lane as usize].held()
-    }
-
-    /// The lane's bound.
-    #[must_use]
-    pub fn max_bytes(&self, lane: Lane) -> u64 {
-        self.lanes[lane as usize].options.max_bytes
     }
 
     /// Where the lane stands: `acked..next` in pieces.

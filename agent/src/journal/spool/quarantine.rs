@@ -17,7 +17,7 @@ pub const MAX_BYTES: u64 = 16 << 20;
 
 /// What was moved and deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub(super) struct Moved {
     /// Files moved to quarantine.
     pub files: u64,
     /// Files that were deleted to keep the bound.

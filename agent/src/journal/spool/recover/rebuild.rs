@@ -175,18 +175,25 @@ impl Rebuild {
             }
             let mut length = bytes.len() as u64;
             let rest = bytes.len() - found.good_end.min(bytes.len());
-            if next.is_none() && rest > 0 {
-                let cut = || {
+            if next.is_none() {
+                // What a killed agent wrote may be in the page cache only.
+                let settle = || {
                     let file = recovery.fs.open(&path, true)?;
-                    recovery.fs.set_len(&file, found.good_end as u64)?;
-                    recovery.fs.sync(&file)
+                    if rest > 0 {
+                        recovery.fs.set_len(&file, found.good_end as u64)?;
+                    }
+                    recovery.fs.sync(&file)?;
+                    recovery.fs.sync_dir(&dir)
                 };
-                if cut().is_ok() {
-                    length = found.good_end as u64;
+                match settle() {
+                    Ok(()) => length = found.good_end as u64,
+                    Err(error) => recovery.trouble(format!("{name}: {error}")),
                 }
-                recovery.trouble(format!(
-                    "{name}: {rest} bytes after the last whole record were cut off"
-                ));
+                if rest > 0 {
+                    recovery.trouble(format!(
+                        "{name}: {rest} bytes after the last whole record were cut off"
+                    ));
+                }
             }
             let newest = next.map_or(self.boot_now(), |next| self.begun(next));
             segments.push((
