@@ -129,17 +129,20 @@ impl<F: Fs> Log<F> {
 
     /// Never given, of all numbers below `acked`.
     pub(super) fn unassigned_acked(&self) -> u64 {
+        self.unassigned.saturating_sub(self.holes_above())
+    }
+
+    /// Never given, of all numbers from `acked` on.
+    pub(super) fn holes_above(&self) -> u64 {
         let inner = self.segments.iter().flat_map(Segment::gaps);
-        let above: u64 = self
-            .front
+        self.front
             .iter()
             .chain(inner)
             .chain(&self.tail)
             .filter(|gap| gap.is_hole())
             .filter_map(|gap| gap.clip(self.acked, u64::MAX))
             .map(|gap| gap.end() - gap.first)
-            .sum();
-        self.unassigned.saturating_sub(above)
+            .sum()
     }
 
     /// What META is to say.

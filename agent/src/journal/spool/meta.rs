@@ -122,7 +122,12 @@ impl Meta {
 
     /// Replaces META so that a crash leaves the former or this one.
     pub(super) fn write<F: Fs>(&self, fs: &F, dir: &Path) -> Result<(), SpoolError> {
-        let path = dir.join(META);
+        self.write_as(META, fs, dir)
+    }
+
+    /// The same under another name.
+    pub(super) fn write_as<F: Fs>(&self, name: &str, fs: &F, dir: &Path) -> Result<(), SpoolError> {
+        let path = dir.join(name);
         let new = dir.join("META.new");
         let mut text = serde_json::to_vec(self)
             .map_err(io::Error::from)
@@ -149,7 +154,12 @@ impl Meta {
 
 /// Reads META.
 pub(super) fn read<F: Fs>(fs: &F, dir: &Path) -> io::Result<Found> {
-    let bytes = match fs.open(&dir.join(META), false) {
+    read_as(META, fs, dir)
+}
+
+/// The same under another name.
+pub(super) fn read_as<F: Fs>(name: &str, fs: &F, dir: &Path) -> io::Result<Found> {
+    let bytes = match fs.open(&dir.join(name), false) {
         Ok(file) => read_some(fs, &file, 0, MAX_META_BYTES + 1)?,
         Err(error)
             if matches!(

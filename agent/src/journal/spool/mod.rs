@@ -51,6 +51,9 @@ use lane::Log;
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 
 const META: &str = "META";
+/// META as it was when the last run began: where numbering goes on from should
+/// META be damaged.
+const META_START: &str = "META.start";
 const LOCK: &str = "LOCK";
 const QUARANTINE: &str = "quarantine";
 

@@ -11,18 +11,21 @@ use culprit_proto::text::{clip, escape};
 use super::error::SpoolError;
 use super::fs::{Fs, read_some};
 use super::header::{HEADER_BYTES, Header, parse_name};
-use super::meta::{self, Found, LaneMeta, Meta, unhex};
+use super::meta::{self, Found, Meta, unhex};
 use super::quarantine::{self, Moved};
+use super::scan::{self, Part};
 use super::{
-    Core, Former, LOCK, MAX_TROUBLES, META, Options, Recovered, RecoveredLane, Spool, next_epoch,
+    Core, Former, LOCK, MAX_FOUND_SEQ, MAX_TROUBLES, META, META_START, Options, Recovered,
+    RecoveredLane, Spool, next_epoch,
 };
 
 mod rebuild;
 
 /// What else lives in the state directory, or does no harm there. `flight` is
 /// only the beginning of a name.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
     META,
+    super::META_START,
     "META.new",
     LOCK,
     super::QUARANTINE,
@@ -90,11 +93,23 @@ pub(super) fn open<F: Fs>(
         recovery.quarantine(&path, "", &why);
     }
     let mut headers = [const { Vec::new() }; LANES];
+    let mut lost = [0; LANES];
+    let max_file = options.segment_bytes.saturating_mul(2).max(64 << 20);
+    let max_file = usize::try_from(max_file).unwrap_or(usize::MAX);
     for (lane, headers) in headers.iter_mut().enumerate() {
-        *headers = recovery.headers(lane)?;
+        (*headers, lost[lane]) = recovery.headers(lane, max_file)?;
     }
+    let had = match found {
+        Found::Ours(ref meta) => Some((**meta).clone()),
+        _ => None,
+    };
+    let start = match meta::read_as(META_START, &fs, dir) {
+        Ok(Found::Ours(meta)) if had.is_none() => Some(*meta),
+        _ => None,
+    };
     let former = found.former().or_else(|| {
-        let epoch = headers.iter().flatten().map(|header| header.epoch).max();
+        let epochs = headers.iter().flatten().map(|header| header.epoch);
+        let epoch = epochs.chain(start.as_ref().map(|meta| meta.epoch)).max();
         epoch.map(|epoch| Former {
             epoch,
             clean: false,
@@ -102,16 +117,13 @@ pub(super) fn open<F: Fs>(
     });
     let now = fs.now();
     let epoch = next_epoch(former.map(|former| former.epoch), now.wall);
-    let had = match found {
-        Found::Ours(meta) => Some(*meta),
-        _ => None,
-    };
     let newest = headers
         .iter()
         .flatten()
         .max_by_key(|header| (header.epoch, header.created_wall));
     let old_id = had
         .as_ref()
+        .or(start.as_ref())
         .and_then(|meta| unhex(&meta.spool_id))
         .or(newest.map(|header| header.spool_id));
     let spool_id = match old_id {
@@ -122,7 +134,7 @@ pub(super) fn open<F: Fs>(
     };
     if old_id.is_some() && had.is_none() {
         recovery.trouble(
-            "META is not there: the spool's id was taken from its segments, what was acknowledged is not known"
+            "META is lost: numbers go on far above, what was acknowledged and counted is not known"
                 .into(),
         );
     }
@@ -148,13 +160,15 @@ pub(super) fn open<F: Fs>(
         let known = had.as_ref().map(|meta| &meta.lanes[lane]);
         let mut rebuild = rebuild::Rebuild {
             lane,
-            known: known.map(LaneMeta::clone),
+            known: known.cloned(),
+            start: start.as_ref().map(|meta| meta.lanes[lane].clone()),
             headers,
             spool_id,
             boot_id,
             now,
             jump: goes_on && !clean,
-            max_file: (options.segment_bytes.saturating_mul(2)).max(64 << 20),
+            max_file,
+            lost: lost[lane],
             done: Vec::new(),
         };
         logs.push(rebuild.run(&mut recovery, options.lanes[lane])?);
@@ -178,11 +192,18 @@ pub(super) fn open<F: Fs>(
         segment_bytes: options.segment_bytes,
         _lock: lock,
     };
+    for (at, log) in lanes.iter_mut().enumerate() {
+        log.describe(&mut core.meta.lanes[at]);
+    }
+    core.meta.write_as(META_START, &core.fs, dir)?;
     // From here on no number below the new ones can be given again.
     core.write_meta(&mut lanes, false)?;
     for path in done {
-        // If it stays, the next start finds it.
-        let _ = core.fs.remove(&path);
+        if let Err(error) = core.fs.remove(&path) {
+            // The next start finds it again.
+            let path = path.to_string_lossy();
+            troubles.push(format!("{} stays: {error}", clip(&path)));
+        }
     }
     for log in &mut lanes {
         if let Err(error) = log.fit(&mut core) {
@@ -262,7 +283,8 @@ fn lock<F: Fs>(fs: &F, dir: &Path, patience: Duration) -> Result<F::Lock, SpoolE
 
 impl<F: Fs> Recovery<'_, F> {
     /// The headers of a lane's segments by number; other files are put aside.
-    fn headers(&mut self, lane: usize) -> Result<Vec<Header>, SpoolError> {
+    /// With them, the end of the numbers in segments that were.
+    fn headers(&mut self, lane: usize, max_file: usize) -> Result<(Vec<Header>, u64), SpoolError> {
         let dir = self.dir.join(lane_dir(lane));
         if let Err(error) = self.fs.list(&dir)
             && error.kind() == io::ErrorKind::NotADirectory
@@ -277,6 +299,7 @@ impl<F: Fs> Recovery<'_, F> {
             .sync_dir(self.dir)
             .map_err(SpoolError::io("sync", self.dir))?;
         let mut headers = Vec::new();
+        let mut lost = 0;
         let label = format!("{}-", lane_dir(lane));
         for entry in self.fs.list(&dir).map_err(SpoolError::io("list", &dir))? {
             let path = dir.join(&entry.name);
@@ -297,11 +320,18 @@ impl<F: Fs> Recovery<'_, F> {
             });
             match header {
                 Ok(header) => headers.push(header),
-                Err(why) => self.quarantine(&path, &label, &why),
+                Err(why) => {
+                    if let Ok(bytes) = self.read(&path, max_file) {
+                        let number = u32::try_from(lane).unwrap_or_default();
+                        let found = scan::scan(&bytes, number, first, MAX_FOUND_SEQ);
+                        lost = lost.max(found.parts.last().map_or(0, Part::end));
+                    }
+                    self.quarantine(&path, &label, &why);
+                }
             }
         }
         headers.sort_by_key(|header| header.first_seq);
-        Ok(headers)
+        Ok((headers, lost))
     }
 
     fn header(&self, path: &Path) -> Result<Header, String> {

@@ -24,16 +24,23 @@ const JUMP: u64 = 1 << 32;
 /// since it was known: years at the highest rates between two notes.
 const MARGIN: u64 = JUMP / 2;
 
+/// The same when META is lost: more than many runs can use.
+const FAR_JUMP: u64 = 1 << 48;
+
 /// What is needed to rebuild a lane.
 pub(super) struct Rebuild {
     pub(super) lane: usize,
+    /// From META; without it, from the one of the last start.
     pub(super) known: Option<LaneMeta>,
+    pub(super) start: Option<LaneMeta>,
     pub(super) headers: Vec<Header>,
     pub(super) spool_id: [u8; SPOOL_ID_BYTES],
     pub(super) boot_id: [u8; 16],
     pub(super) now: Now,
     pub(super) jump: bool,
-    pub(super) max_file: u64,
+    pub(super) max_file: usize,
+    /// End of the numbers in segments that were put aside.
+    pub(super) lost: u64,
     /// Files of no more use, to be removed once META is durable.
     pub(super) done: Vec<PathBuf>,
 }
@@ -46,16 +53,20 @@ impl Rebuild {
     ) -> Result<Log<F>, SpoolError> {
         let dir = recovery.dir.join(lane_dir(self.lane));
         let segments = self.scan(recovery);
-        let known = self.known.clone().unwrap_or_else(|| {
-            // Without META nothing is known below the first segment.
+        let mut known = self.known.clone().unwrap_or_else(|| {
+            // Nothing is known below the first segment: what is gone there was
+            // acknowledged for the most part.
+            let start = self.start.take().unwrap_or_default();
             let first = segments.first().map(|(header, ..)| header);
-            let acked = first.map_or(0, |header| header.first_seq);
             LaneMeta {
-                acked,
-                unassigned_acked: first.map_or(0, |header| header.unassigned),
-                ..LaneMeta::default()
+                acked: first.map_or(start.next, |header| header.first_seq),
+                unassigned_acked: first.map_or(start.unassigned, |header| header.unassigned),
+                stored: 0,
+                ..start
             }
         });
+        known.next = known.next.max(self.lost);
+        known.stored = known.stored.max(self.lost);
         let mut holes = known.holes.clone();
         holes.extend(segments.iter().flat_map(|(header, ..)| header.holes.iter()));
         holes.sort_unstable();
@@ -78,7 +89,10 @@ impl Rebuild {
         };
         let mut pos = known.acked;
         let mut unassigned = known.unassigned_acked;
-        let mut reason = GapReason::SpoolEvicted;
+        let mut reason = match self.lost {
+            0 => GapReason::SpoolEvicted,
+            _ => GapReason::Corrupt,
+        };
         for (header, scan, bytes, newest) in segments {
             let mut segment = Segment {
                 cover: pos.min(header.first_seq),
@@ -118,7 +132,11 @@ impl Rebuild {
         let end = pos.max(known.next).max(known.acked);
         log.next = end;
         if jump {
-            log.next = ((end + MARGIN) / JUMP + 1) * JUMP;
+            let (jump, margin) = match self.known {
+                Some(_) => (JUMP, MARGIN),
+                None => (FAR_JUMP, FAR_JUMP / 2),
+            };
+            log.next = ((end + margin) / jump + 1) * jump;
             holes.push((end, log.next));
         }
         let hole = log.next - end;
@@ -132,7 +150,9 @@ impl Rebuild {
         };
         log.tail = void.gaps().into();
         log.given = log.next;
-        log.unassigned = known.unassigned.max(unassigned) + hole;
+        // By what was found, not by what was noted: a number that is there was
+        // given, whatever a run thought that did not see it.
+        log.unassigned = known.unassigned_acked.min(known.acked) + log.holes_above();
         Ok(log)
     }
 
@@ -155,9 +175,8 @@ impl Rebuild {
             let next = headers.get(at + 1);
             let limit = next.map_or(MAX_FOUND_SEQ, |next| next.first_seq);
             let path = dir.join(file_name(header.first_seq));
-            let most = usize::try_from(self.max_file).unwrap_or(usize::MAX);
-            let bytes = match recovery.read(&path, most) {
-                Ok(bytes) if bytes.len() < most => bytes,
+            let bytes = match recovery.read(&path, self.max_file) {
+                Ok(bytes) if bytes.len() < self.max_file => bytes,
                 Ok(_) => {
                     recovery.quarantine(&path, &label, "larger than any segment");
                     continue;
@@ -187,7 +206,9 @@ impl Rebuild {
                 };
                 match settle() {
                     Ok(()) => length = found.good_end as u64,
-                    Err(error) => recovery.trouble(format!("{name}: {error}")),
+                    Err(error) => recovery.trouble(format!(
+                        "{name}: the disk does not take it: {error}; a crash can lose its newest records"
+                    )),
                 }
                 if rest > 0 {
                     recovery.trouble(format!(

@@ -89,9 +89,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
 fn in_dir(change: &NameChange, dir: &Path) -> bool {
     match change {
         NameChange::Link(path, _) | NameChange::Unlink(path) => path.parent() == Some(dir),
-        NameChange::Rename(from, to, _) => {
-            from.parent() == Some(dir) || to.parent() == Some(dir)
-        }
+        NameChange::Rename(from, to, _) => from.parent() == Some(dir) || to.parent() == Some(dir),
     }
 }
 
@@ -223,6 +221,10 @@ impl FakeFs {
         self.disk().bad_reads = count;
     }
 
+    pub(super) fn will_crash(&self) -> bool {
+        self.disk().crash_in.is_some()
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.disk().down
     }
@@ -290,11 +292,15 @@ impl Fs for FakeFs {
         }
         let name = |path: &Path| path.file_name().unwrap().to_owned();
         let ours = |path: &Path| path.parent() == Some(dir);
-        let dirs = disk.dirs.iter().filter(|path| ours(path)).map(|path| Entry {
-            name: name(path),
-            dir: true,
-            bytes: 0,
-        });
+        let dirs = disk
+            .dirs
+            .iter()
+            .filter(|path| ours(path))
+            .map(|path| Entry {
+                name: name(path),
+                dir: true,
+                bytes: 0,
+            });
         let files = disk.live.iter().filter(|(path, _)| ours(path));
         let files = files.map(|(path, inode)| Entry {
             name: name(path),
@@ -374,7 +380,9 @@ impl Fs for FakeFs {
             // After a failure the pages count as clean, and never get there.
             let pending = std::mem::take(&mut inode.pending);
             if result.is_ok() {
-                pending.iter().for_each(|change| apply(&mut inode.durable, change));
+                pending
+                    .iter()
+                    .for_each(|change| apply(&mut inode.durable, change));
             }
         }
         result.map_err(|(error, _)| error)
