@@ -195,7 +195,7 @@ impl Machine {
         let clean = clean && !self.troubled;
         self.check_start(&recovered, clean);
         self.leftovers = self.troubled;
-        self.troubled = self.fs.will_crash();
+        self.troubled = self.fs.will_crash() || self.fs.is_down();
         self.meta_spoiled = false;
     }
 
