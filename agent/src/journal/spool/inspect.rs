@@ -158,7 +158,10 @@ fn look(
         let bytes = match fs.open(&path, false) {
             // A running agent was done with it just now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.and_then(|file| read_some(fs, &file, 0, MAX_FILE_BYTES)),
+            opened => opened.and_then(|file| {
+                let length = usize::try_from(fs.bytes(&file)?).unwrap_or(usize::MAX);
+                read_some(fs, &file, 0, length.min(MAX_FILE_BYTES))
+            }),
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,

@@ -115,6 +115,7 @@ impl<F: Fs> Log<F> {
             synced: self.writer.as_ref().map_or(self.next, |w| w.synced_end),
             bytes: self.bytes(),
             segments: self.segments.len() as u64,
+            unassigned_acked: self.unassigned_acked(),
             records: 0,
         };
         for run in self.segments.iter().flat_map(Segment::runs) {

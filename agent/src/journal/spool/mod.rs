@@ -166,6 +166,8 @@ pub struct Held {
     pub bytes: u64,
     /// How many there are.
     pub segments: u64,
+    /// Of all numbers that are acknowledged, those never given to an event.
+    pub unassigned_acked: u64,
 }
 
 /// The parts that all lanes share.

@@ -47,6 +47,9 @@ pub(super) fn put<F: Fs>(
         .collect();
     fs.rename(path, &home.join(format!("{number:08}-{label}{name}")))?;
     moved.files += 1;
+    // It must not be found a second time after a crash.
+    fs.sync_dir(&home)?;
+    fs.sync_dir(path.parent().unwrap_or(dir))?;
     moved.deleted += bound(fs, &home)?;
     Ok(())
 }

@@ -25,7 +25,7 @@ mod rebuild;
 /// only the beginning of a name.
 const HARMLESS: [&str; 9] = [
     META,
-    super::META_START,
+    META_START,
     "META.new",
     LOCK,
     super::QUARANTINE,
@@ -93,7 +93,7 @@ pub(super) fn open<F: Fs>(
         recovery.quarantine(&path, "", &why);
     }
     let mut headers = [const { Vec::new() }; LANES];
-    let mut lost = [0; LANES];
+    let mut lost = [(0, 0); LANES];
     let max_file = options.segment_bytes.saturating_mul(2).max(64 << 20);
     let max_file = usize::try_from(max_file).unwrap_or(usize::MAX);
     for (lane, headers) in headers.iter_mut().enumerate() {
@@ -283,8 +283,12 @@ fn lock<F: Fs>(fs: &F, dir: &Path, patience: Duration) -> Result<F::Lock, SpoolE
 
 impl<F: Fs> Recovery<'_, F> {
     /// The headers of a lane's segments by number; other files are put aside.
-    /// With them, the end of the numbers in segments that were.
-    fn headers(&mut self, lane: usize, max_file: usize) -> Result<(Vec<Header>, u64), SpoolError> {
+    /// With them, first and end of the numbers in the last segment that was.
+    fn headers(
+        &mut self,
+        lane: usize,
+        max_file: usize,
+    ) -> Result<(Vec<Header>, (u64, u64)), SpoolError> {
         let dir = self.dir.join(lane_dir(lane));
         if let Err(error) = self.fs.list(&dir)
             && error.kind() == io::ErrorKind::NotADirectory
@@ -299,7 +303,7 @@ impl<F: Fs> Recovery<'_, F> {
             .sync_dir(self.dir)
             .map_err(SpoolError::io("sync", self.dir))?;
         let mut headers = Vec::new();
-        let mut lost = 0;
+        let mut lost = (0, 0);
         let label = format!("{}-", lane_dir(lane));
         for entry in self.fs.list(&dir).map_err(SpoolError::io("list", &dir))? {
             let path = dir.join(&entry.name);
@@ -324,7 +328,10 @@ impl<F: Fs> Recovery<'_, F> {
                     if let Ok(bytes) = self.read(&path, max_file) {
                         let number = u32::try_from(lane).unwrap_or_default();
                         let found = scan::scan(&bytes, number, first, MAX_FOUND_SEQ);
-                        lost = lost.max(found.parts.last().map_or(0, Part::end));
+                        let end = found.parts.last().map_or(0, Part::end);
+                        if end > lost.1 {
+                            lost = (first, end);
+                        }
                     }
                     self.quarantine(&path, &label, &why);
                 }
@@ -343,7 +350,8 @@ impl<F: Fs> Recovery<'_, F> {
     fn read(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
         let read = || {
             let file = self.fs.open(path, false)?;
-            read_some(self.fs, &file, 0, most)
+            let length = usize::try_from(self.fs.bytes(&file)?).unwrap_or(usize::MAX);
+            read_some(self.fs, &file, 0, most.min(length))
         };
         read().or_else(|_| read()).or_else(|_| read())
     }

@@ -39,8 +39,8 @@ pub(super) struct Rebuild {
     pub(super) now: Now,
     pub(super) jump: bool,
     pub(super) max_file: usize,
-    /// End of the numbers in segments that were put aside.
-    pub(super) lost: u64,
+    /// First and end of the numbers in the last segment that was put aside.
+    pub(super) lost: (u64, u64),
     /// Files of no more use, to be removed once META is durable.
     pub(super) done: Vec<PathBuf>,
 }
@@ -65,8 +65,9 @@ impl Rebuild {
                 ..start
             }
         });
-        known.next = known.next.max(self.lost);
-        known.stored = known.stored.max(self.lost);
+        let (lost_first, lost_end) = self.lost;
+        known.next = known.next.max(lost_end);
+        known.stored = known.stored.max(lost_end);
         let mut holes = known.holes.clone();
         holes.extend(segments.iter().flat_map(|(header, ..)| header.holes.iter()));
         holes.sort_unstable();
@@ -89,10 +90,10 @@ impl Rebuild {
         };
         let mut pos = known.acked;
         let mut unassigned = known.unassigned_acked;
-        let mut reason = match self.lost {
-            0 => GapReason::SpoolEvicted,
-            _ => GapReason::Corrupt,
-        };
+        let mut reason = GapReason::SpoolEvicted;
+        if (lost_first..lost_end).contains(&pos) {
+            reason = GapReason::Corrupt;
+        }
         for (header, scan, bytes, newest) in segments {
             let mut segment = Segment {
                 cover: pos.min(header.first_seq),

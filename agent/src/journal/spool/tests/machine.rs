@@ -353,9 +353,9 @@ impl Machine {
     /// Takes in what the spool says after it was asked for something.
     fn settle(&mut self) {
         let troubled = self.troubled || self.leftovers;
-        for at in 0..3 {
-            let gone = self.spool().take_evicted(LANES[at]);
-            let held = self.spool().held(LANES[at]);
+        for (at, lane) in LANES.into_iter().enumerate() {
+            let gone = self.spool().take_evicted(lane);
+            let held = self.spool().held(lane);
             let files = self.segments(at);
             let model = &mut self.lanes[at];
             for gap in gone {
