@@ -23,17 +23,8 @@ pub enum GapReason {
     /// Already acknowledged by a collector, so no longer kept, when another
     /// one asked for it.
     Acknowledged,
-    /// The spool on disk was full and these were the oldest.
-    SpoolEvicted,
-    /// Older than the spool keeps.
-    Expired,
-    /// On disk, but no longer what was written, or unreadable.
-    Corrupt,
-    /// Given to events by a run that ended without a last word, before they
-    /// were on disk.
-    Unclean,
-    /// Never given to an event: the numbering jumps after a run that ended
-    /// without a last word. Stands for no events.
+    /// Numbers that were never given: the numbering jumps after a run that did
+    /// not stop by itself.
     Restart,
 }
 
@@ -50,10 +41,6 @@ impl GapReason {
             Self::Oversize => "oversize",
             Self::Rejected => "rejected",
             Self::Acknowledged => "acknowledged",
-            Self::SpoolEvicted => "spool_evicted",
-            Self::Expired => "expired",
-            Self::Corrupt => "corrupt",
-            Self::Unclean => "unclean_stop",
             Self::Restart => "restart",
         }
     }

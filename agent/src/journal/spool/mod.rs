@@ -287,6 +287,12 @@ impl<F: Fs> Spool<F> {
         self.lanes[lane as usize].held()
     }
 
+    /// The lane's bound.
+    #[must_use]
+    pub fn max_bytes(&self, lane: Lane) -> u64 {
+        self.lanes[lane as usize].options.max_bytes
+    }
+
     /// Where the lane stands: `acked..next` in pieces.
     #[must_use]
     pub fn pieces(&self, lane: Lane) -> Vec<Piece> {

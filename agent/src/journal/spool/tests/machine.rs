@@ -260,14 +260,12 @@ impl Machine {
             model.noted_acked = lane.acked;
             // What was never promised may be gone. What is there is promised,
             // unless the disk refused that at the start.
-            let loose = |(seq, state): (&u64, &State)| (*state == State::Loose).then_some(*seq);
-            let loose: Vec<u64> = model.records.iter().filter_map(loose).collect();
-            for seq in loose {
-                model.records.remove(&seq);
-                if troubled {
-                    model.forfeit.insert(seq);
-                }
+            if troubled {
+                let loose = model.records.iter();
+                let loose = loose.filter(|(_, state)| **state != State::Durable);
+                model.forfeit.extend(loose.map(|(seq, _)| *seq));
             }
+            model.records.retain(|_, state| *state != State::Loose);
             for piece in &lane.pieces {
                 if let Piece::Stored { first, last, .. } = piece {
                     for seq in *first..=*last {
