@@ -116,7 +116,7 @@ impl World<'_> {
         let room = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(handle.room(Lane::Signal, 1))
+            .block_on(handle.room(Lane::Signal, 1, 1))
             .unwrap();
         let (to, mut answers) = mpsc::channel(1);
         assert!(handle.send(Job::Message(self.stream.unwrap(), message, to, room)));
