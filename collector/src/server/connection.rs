@@ -20,9 +20,12 @@ use tonic::transport::server::Connected;
 use super::Bounds;
 use super::refusals::Refusals;
 
-/// gRPC streams on one connection: an agent has one or two.
-const MAX_STREAMS: u32 = 4;
-/// What a peer may send before it is read, bytes: of a stream, of all.
+/// gRPC streams on one connection: an agent has one.
+const MAX_STREAMS: u32 = 2;
+/// What a peer may send of a stream before it is read, bytes. h2 ends a
+/// connection with very many small frames that nobody reads: as many as fill
+/// half of the connection's window with what 256 bytes have over them. One
+/// stream of single events, of 128 bytes and more, cannot come to that.
 const WINDOW: u32 = 64 * 1024;
 /// Answers that wait in one stream for the peer to take them, bytes.
 const SEND_BUFFER: usize = 16 * 1024;
@@ -110,7 +113,7 @@ pub(super) async fn serve<T>(
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_connection_window_size(MAX_STREAMS * WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADERS)
             .max_pending_accept_reset_streams(MAX_RESETS)

@@ -21,9 +21,11 @@ use super::refusals::Refusals;
 use crate::protocol::{check_hello, peek};
 use crate::store::{Answer, Job, Opened, Refusal, StreamKey, WriterHandle};
 
-/// Messages of one stream that wait for the writer or for the peer to take
-/// its answer; then the stream is not read further.
-const MAX_OUTSTANDING: usize = 64;
+/// Messages of one stream that wait for the writer; then the stream is not
+/// read further.
+const MAX_OUTSTANDING: usize = 1024;
+/// Answers of one stream that wait for the peer to take them.
+const MAX_ANSWERS: usize = 64;
 /// Bytes of them: what a correct agent has in flight in two lanes.
 const MAX_OUTSTANDING_BYTES: usize = 8 << 20;
 type Out = mpsc::Sender<Result<CollectorMessage, Status>>;
@@ -60,8 +62,7 @@ impl Streams {
         };
         let connection = request.extensions().get::<Connection>().cloned();
         let connection = connection.ok_or_else(|| Status::internal("no connection"))?;
-        // Answers of the writer, one refusal, and the end of the stream fit.
-        let (out, answers) = mpsc::channel(MAX_OUTSTANDING);
+        let (out, answers) = mpsc::channel(MAX_ANSWERS);
         let stream = AgentStream {
             inbound: request.into_inner(),
             shared: Arc::clone(self),

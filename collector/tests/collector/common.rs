@@ -93,7 +93,8 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn connect(url: &str, hello: Hello) -> Result<Self, Status> {
-        let mut client = CollectorClient::connect(url.to_owned()).await.unwrap();
+        let client = CollectorClient::connect(url.to_owned()).await;
+        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
         let (outbound, messages) = mpsc::channel(64);
         outbound
             .send(message(agent_message::Message::Hello(hello)))
