@@ -319,7 +319,8 @@ impl AgentStream {
             Err(status) => return Next::End(Err(status)),
         };
         let size = message.len();
-        let Some(room) = self.shared.writer.room(lane, size, records).await else {
+        let cost = WriterHandle::cost(size, records);
+        let Some(room) = self.shared.writer.room(lane, cost).await else {
             return Next::End(Err(stopping()));
         };
         let message = match self.admission.check(message) {

@@ -134,19 +134,18 @@ impl Writer {
 }
 
 impl WriterHandle {
-    /// Waits for room in the queue of `lane` for a message of `bytes` with so
-    /// many records.
-    pub async fn room(
-        &self,
-        lane: Lane,
-        bytes: usize,
-        records: usize,
-    ) -> Option<OwnedSemaphorePermit> {
-        let cost = records
-            .saturating_mul(RECORD_COST)
-            .saturating_add(bytes)
-            .saturating_add(MESSAGE_COST)
-            .min(QUEUE_BYTES);
+    /// What a message takes of the queue: its bytes, and what its records cost
+    /// beside them.
+    #[must_use]
+    pub fn cost(bytes: usize, records: usize) -> usize {
+        records.saturating_mul(RECORD_COST).saturating_add(bytes)
+    }
+
+    /// Waits for room in the queue of `lane` for a message of this [`cost`].
+    ///
+    /// [`cost`]: Self::cost
+    pub async fn room(&self, lane: Lane, cost: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = cost.saturating_add(MESSAGE_COST).min(QUEUE_BYTES);
         let room = self.room.get(usize::try_from(i32::from(lane)).ok()?)?;
         Arc::clone(room)
             .acquire_many_owned(u32::try_from(cost).ok()?)
