@@ -93,10 +93,7 @@ async fn serve(address: SocketAddr, store: &Path) {
     let credit_bytes = 1 << 20;
     let writer = Writer::start(store, bounds, credit_bytes).unwrap();
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-    let settings = Settings {
-        store: store.into(),
-        credit_bytes,
-    };
+    let settings = Settings::new(store.into(), credit_bytes);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     server::serve(listener, settings, writer.handle(), stopped)
         .await

@@ -1,14 +1,15 @@
 //! Entry points for fuzzing: bytes from the network or a file, nothing else.
 //! They return when the input is handled and panic when an invariant breaks.
 
-use culprit_proto::v1::{AgentMessage, Event, Record, agent_message};
+use culprit_proto::v1::{AgentMessage, Event, Lane, Record, agent_message};
 use culprit_proto::{frame, json, text};
 use prost::Message;
 
-use crate::protocol::{Cursor, check_batch, check_gap, check_hello, check_loss};
+use crate::protocol::{Cursor, Kind, check_batch, check_gap, check_hello, check_loss, peek};
 
 /// Bytes as an agent's message: decoded, checked, and put in its place.
 pub fn message(data: &[u8]) {
+    let peeked = peek(data);
     let Ok(message) = AgentMessage::decode(data) else {
         return;
     };
@@ -28,6 +29,11 @@ pub fn message(data: &[u8]) {
             }
         }
         Some(agent_message::Message::Batch(batch)) => {
+            if let Ok(kind) = peeked {
+                // What was paid for is what came.
+                let lane = Lane::try_from(batch.lane);
+                assert_eq!(lane.map(|l| Kind::Batch(l, batch.records.len())), Ok(kind));
+            }
             if let Ok(batch) = check_batch(batch) {
                 let (lane, base, count) = (batch.lane, batch.base, batch.records.len() as u64);
                 let mut cursor = Cursor::new(lane, base);

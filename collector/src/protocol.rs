@@ -8,12 +8,14 @@
 mod account;
 mod check;
 mod cursor;
+mod peek;
 #[cfg(test)]
 mod tests;
 
 pub use account::{Account, Below, MAX_REASONS, OTHER_REASON, adds_up};
 pub use check::{Checked, Fault, Kept, Row, check_batch, check_gap, check_hello, check_loss};
 pub use cursor::{ACKNOWLEDGED, Cursor, Decision, Tally};
+pub use peek::{Kind, peek};
 
 /// Sequence numbers and epochs end here: SQLite's integers have 63 bits, and a
 /// lane at a million records a second takes 290,000 years to get there.

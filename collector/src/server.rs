@@ -1,41 +1,101 @@
 //! The gRPC side: streams of agents and questions, on one port.
 
 mod admit;
+mod body;
+mod connection;
+mod gate;
+mod memory;
 mod query;
+mod refusals;
+mod service;
 mod stream;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culprit_proto::limits::MAX_MESSAGE_BYTES;
-use culprit_proto::v1::collector_server::CollectorServer;
 use culprit_proto::v1::query_server::QueryServer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tonic::transport::server::TcpIncoming;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
 
 use crate::store::WriterHandle;
+use gate::Gate;
+use memory::Memory;
+
+pub use memory::{DEFAULT_MEMORY, MIN_MEMORY};
+pub use refusals::Refusals;
 
 /// Streams of agents at one time; more are refused with RESOURCE_EXHAUSTED.
 const MAX_STREAMS: usize = 4096;
 /// Questions that are answered at one time; more are refused.
 const MAX_QUERIES: usize = 8;
-/// gRPC streams on one connection: an agent has two.
-const MAX_STREAMS_PER_CONNECTION: u32 = 16;
-/// A peer that answers no ping for this long is gone.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest question, bytes.
+const MAX_QUESTION_BYTES: usize = 16 * 1024;
 /// After a stop, connections have this long to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
+/// Rest after an accept that failed, for want of descriptors say.
+const REST: Duration = Duration::from_millis(100);
 
 /// What the server needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Directory of the store, for reading.
     pub store: PathBuf,
     /// Bytes that an agent may have unacknowledged, per lane.
     pub credit_bytes: u64,
+    /// Against peers.
+    pub bounds: Bounds,
+    /// What is refused is counted here.
+    pub refusals: Arc<Refusals>,
+}
+
+impl Settings {
+    /// With the usual bounds.
+    #[must_use]
+    pub fn new(store: PathBuf, credit_bytes: u64) -> Self {
+        Self {
+            store,
+            credit_bytes,
+            bounds: Bounds::default(),
+            refusals: Arc::default(),
+        }
+    }
+}
+
+/// Bounds that keep one peer from being everybody's problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes that peers may make the collector hold, `MIN_MEMORY` at least.
+    pub max_memory: u64,
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// After about this time a connection is ended, so that agents spread
+    /// again.
+    pub age: Duration,
+    /// A connection on which nothing is asked for so long is closed.
+    pub idle: Duration,
+    /// The first message of a stream must come within this time.
+    pub hello: Duration,
+    /// A message that has begun must be there, and an answer taken, within
+    /// this time.
+    pub patience: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_memory: DEFAULT_MEMORY,
+            connections_per_address: 256,
+            age: Duration::from_secs(30 * 60),
+            idle: Duration::from_secs(10),
+            hello: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Serves until `stop` turns true. Streams then end with what was received
@@ -48,45 +108,79 @@ pub async fn serve(
     settings: Settings,
     writer: WriterHandle,
     stop: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+) -> io::Result<()> {
+    let Settings {
+        store,
+        credit_bytes,
+        bounds,
+        refusals,
+    } = settings;
+    let memory = Arc::new(Memory::new(bounds.max_memory));
+    let gate = Gate::new(
+        memory.connections(),
+        bounds.connections_per_address,
+        Arc::clone(&refusals),
+    );
     let streams = stream::Streams {
         writer,
-        credit_bytes: settings.credit_bytes,
+        credit_bytes,
+        bounds,
+        memory: Arc::clone(&memory),
+        refusals: Arc::clone(&refusals),
         room: Arc::new(Semaphore::new(MAX_STREAMS)),
         stop: stop.clone(),
     };
     let queries = query::Queries {
-        store: settings.store,
+        store,
+        memory,
+        refusals: Arc::clone(&refusals),
         room: Arc::new(Semaphore::new(MAX_QUERIES)),
         stop: stop.clone(),
     };
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .tcp_keepalive(Some(KEEPALIVE))
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .add_service(
-            CollectorServer::new(streams)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
+    let routes = Routes::new(service::CollectorService(Arc::new(streams)))
         .add_service(
             QueryServer::new(queries)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_decoding_message_size(MAX_QUESTION_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = server.serve_with_incoming_shutdown(incoming, stopped(stop.clone()));
-    tokio::select! {
-        result = server => result,
-        () = async {
-            stopped(stop).await;
-            tokio::time::sleep(GRACE).await;
-        } => {
-            tracing::warn!("connections that did not end in {} s are cut", GRACE.as_secs());
-            Ok(())
-        }
+        )
+        .prepare();
+    let mut connections = JoinSet::new();
+    let mut stopping = std::pin::pin!(stopped(stop.clone()));
+    loop {
+        let (io, peer) = tokio::select! {
+            () = &mut stopping => break,
+            // A panic has said so itself.
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(REST).await;
+                    continue;
+                }
+            },
+        };
+        let Some(ticket) = gate.admit(peer.ip()) else {
+            continue;
+        };
+        // Without it answers are a little slower, no more.
+        let _ = io.set_nodelay(true);
+        let (routes, refusals, stop) = (routes.clone(), Arc::clone(&refusals), stop.clone());
+        connections.spawn(async move {
+            let _ticket = ticket;
+            connection::serve(io, peer, routes, bounds, refusals, stop).await;
+        });
     }
+    // New connections are refused from here on.
+    drop(listener);
+    let end = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, end).await.is_err() {
+        tracing::warn!(
+            "connections that did not end in {} s are cut",
+            GRACE.as_secs()
+        );
+    }
+    Ok(())
 }
 
 /// Resolves when `stop` is true, or its sender gone.

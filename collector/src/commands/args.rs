@@ -6,6 +6,8 @@ use culprit_proto::kind::{EventKind, Filter, PodFilter};
 use culprit_proto::limits::{DEFAULT_CREDIT_BYTES, MAX_BATCH_BYTES};
 use culprit_proto::time;
 
+use crate::server::MIN_MEMORY;
+
 /// Receives the events of Culprit's agents, keeps them, and answers questions.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -45,6 +47,18 @@ pub(super) struct RunArgs {
     /// Bytes that an agent may have unacknowledged, per lane. Takes K, M, G.
     #[arg(long, default_value_t = DEFAULT_CREDIT_BYTES, value_parser = parse_credit)]
     pub(super) credit_bytes: u64,
+    /// Bytes of memory that peers may make the collector use: half of it for
+    /// connections, the rest for messages and answers. When it is short agents
+    /// slow down, and nothing is lost. Takes K, M, G.
+    #[arg(long, default_value = "512M", value_parser = parse_memory)]
+    pub(super) max_memory: u64,
+    /// Connections of one address; more are closed at once.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_count)]
+    pub(super) max_connections_per_address: usize,
+    /// After about this time a connection is ended, so that agents spread
+    /// evenly over the collectors again; they resume without a loss.
+    #[arg(long, default_value = "30m", value_name = "DURATION", value_parser = parse_age)]
+    pub(super) connection_age: u64,
     /// Form of the log on stderr; RUST_LOG says how much.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
@@ -171,6 +185,24 @@ fn parse_store_bytes(text: &str) -> Result<u64, String> {
 fn parse_credit(text: &str) -> Result<u64, String> {
     // Less would not let a full batch through.
     at_least(parse_bytes(text)?, MAX_BATCH_BYTES as u64)
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    at_least(parse_bytes(text)?, MIN_MEMORY)
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("write a number above 0".to_owned()),
+    }
+}
+
+fn parse_age(text: &str) -> Result<u64, String> {
+    match time::parse_duration(text)? {
+        0 => Err("write a duration above 0, such as 30m".to_owned()),
+        age => Ok(age),
+    }
 }
 
 fn at_least(n: u64, least: u64) -> Result<u64, String> {

@@ -1,4 +1,6 @@
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -7,7 +9,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, RunArgs};
-use crate::server::{self, Settings};
+use crate::server::{self, Refusals, Settings};
 use crate::store::{Bounds, Totals, Writer};
 
 /// Runs the collector until a signal.
@@ -26,10 +28,11 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the address")?;
     tracing::info!(%address, store = %args.store.display(), "listening");
     let (stop, stopped) = watch::channel(false);
-    let settings = Settings {
-        store: args.store,
-        credit_bytes: args.credit_bytes,
-    };
+    let mut settings = Settings::new(args.store, args.credit_bytes);
+    settings.bounds.max_memory = args.max_memory;
+    settings.bounds.connections_per_address = args.max_connections_per_address;
+    settings.bounds.age = Duration::from_nanos(args.connection_age);
+    let refusals = Arc::clone(&settings.refusals);
     let mut serving = tokio::spawn(server::serve(listener, settings, writer.handle(), stopped));
     let outcome = tokio::select! {
         _ = interrupt.recv() => Ok(None),
@@ -50,21 +53,21 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         .ok()
         .flatten()
         .context("the store's writer panicked; see the log")?;
-    println!("{}", say(&totals));
+    println!("{}", say(&totals, &refusals));
     served?
         .context("the server panicked")?
         .context("the server failed")
 }
 
 /// The totals as one line.
-fn say(totals: &Totals) -> String {
+fn say(totals: &Totals, refusals: &Refusals) -> String {
     let r = &totals.records;
     let mut text = format!(
         "collector stopped: {} events stored in {} commits from {} streams, {} duplicates, \
          {} rejected, {} in gaps, {} resyncs",
         r.stored, totals.commits, totals.streams, r.duplicates, r.rejected, r.gaps, totals.resyncs
     );
-    for (n, what) in [
+    let of_writer = [
         (totals.refused, "streams refused"),
         (totals.claims, "claims of another agent's node"),
         (totals.taken_over, "streams ended for a newer one"),
@@ -74,7 +77,8 @@ fn say(totals: &Totals) -> String {
         (totals.counters_refused, "loss counters refused"),
         (totals.reports_refused, "reports that do not add up"),
         (totals.failures, "commits failed"),
-    ] {
+    ];
+    for (n, what) in of_writer.into_iter().chain(refusals.list()) {
         if n > 0 {
             text.push_str(&format!(", {n} {what}"));
         }

@@ -12,9 +12,9 @@ use super::MAX_SEQ;
 use super::account::{MAX_REASON_BYTES, MAX_REASONS};
 
 /// Most probes that a Hello may describe.
-const MAX_PROBES: usize = 64;
+pub(super) const MAX_PROBES: usize = 64;
 /// Most counters in a loss report, of each sort.
-const MAX_COUNTERS: usize = 1024;
+pub(super) const MAX_COUNTERS: usize = 1024;
 /// Longest version, kernel release or boot id, bytes.
 const MAX_HELLO_TEXT: usize = 256;
 
@@ -37,7 +37,7 @@ pub enum Fault {
     },
 }
 
-fn protocol<T>(text: impl Into<Cow<'static, str>>) -> Result<T, Fault> {
+pub(super) fn protocol<T>(text: impl Into<Cow<'static, str>>) -> Result<T, Fault> {
     Err(Fault::Protocol(text.into()))
 }
 
@@ -290,7 +290,7 @@ pub fn check_hello(hello: &Hello) -> Result<Vec<Lane>, Fault> {
     Ok(lanes)
 }
 
-fn lane(number: i32, field: &'static str) -> Result<Lane, Fault> {
+pub(super) fn lane(number: i32, field: &'static str) -> Result<Lane, Fault> {
     match Lane::try_from(number) {
         Ok(lane) => Ok(lane),
         Err(_) => protocol(format!("{field} is {number}; there is no such lane")),

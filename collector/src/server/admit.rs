@@ -1,10 +1,12 @@
 //! What a stream's messages must be, and how a refusal is told.
 
+use bytes::Bytes;
 use culprit_proto::text;
-use culprit_proto::v1::{Lane, agent_message};
+use culprit_proto::v1::{AgentMessage, Lane, agent_message};
+use prost::Message as _;
 use tonic::Status;
 
-use crate::protocol::{Fault, check_batch, check_gap, check_loss};
+use crate::protocol::{Fault, Kind, check_batch, check_gap, check_loss, peek};
 use crate::store::{Message, Refusal};
 
 /// Damaged batches in a row after which the stream ends.
@@ -22,20 +24,38 @@ impl Admission {
         Self { lanes, damaged: 0 }
     }
 
-    /// Checks one message; the status of a wrong one ends the stream.
-    pub(super) fn check(
-        &mut self,
-        message: Option<agent_message::Message>,
-    ) -> Result<(Lane, usize, Message), Status> {
-        let (lane, bytes, message) = match message {
+    /// The lane whose queue a message needs room in, and its records. Nothing
+    /// is decoded yet; the status of a wrong one ends the stream.
+    pub(super) fn peek(&self, bytes: &[u8]) -> Result<(Lane, usize), Status> {
+        match peek(bytes).map_err(fault)? {
+            Kind::Batch(lane, records) => self.announced(lane).map(|()| (lane, records)),
+            // Gaps and reports are small and go where the stream's records go.
+            Kind::Control => Ok((self.lanes.first().copied().unwrap_or_default(), 0)),
+        }
+    }
+
+    fn announced(&self, lane: Lane) -> Result<(), Status> {
+        if self.lanes.contains(&lane) {
+            return Ok(());
+        }
+        Err(Status::invalid_argument(format!(
+            "{} was not in this stream's Hello.lanes",
+            lane.as_str_name()
+        )))
+    }
+
+    /// Decodes and checks one message; the status of a wrong one ends the
+    /// stream.
+    pub(super) fn check(&mut self, bytes: Bytes) -> Result<Message, Status> {
+        let (lane, message) = match decode(bytes)? {
             Some(agent_message::Message::Batch(batch)) => match check_batch(batch) {
                 Ok(batch) => {
                     self.damaged = 0;
-                    (batch.lane, batch.bytes, Message::Batch(batch))
+                    (batch.lane, Message::Batch(batch))
                 }
                 Err(Fault::Damaged { lane, .. }) if self.damaged < MAX_DAMAGED => {
                     self.damaged += 1;
-                    (lane, 0, Message::Damaged(lane))
+                    (lane, Message::Damaged(lane))
                 }
                 Err(error) => return Err(fault(error)),
             },
@@ -48,11 +68,11 @@ impl Admission {
                     reason = %text::clip(&gap.reason),
                     "the agent lost records"
                 );
-                (lane, 0, Message::Gap(lane, gap))
+                (lane, Message::Gap(lane, gap))
             }
             Some(agent_message::Message::LossReport(report)) => {
                 check_loss(&report).map_err(fault)?;
-                return Ok((Lane::Critical, 0, Message::Loss(report)));
+                return Ok(Message::Loss(report));
             }
             Some(agent_message::Message::Hello(_)) => {
                 return Err(Status::invalid_argument("a second Hello on one stream"));
@@ -63,14 +83,16 @@ impl Admission {
                 ));
             }
         };
-        if !self.lanes.contains(&lane) {
-            return Err(Status::invalid_argument(format!(
-                "{} was not in this stream's Hello.lanes",
-                lane.as_str_name()
-            )));
-        }
-        Ok((lane, bytes, message))
+        self.announced(lane)?;
+        Ok(message)
     }
+}
+
+/// An agent's message from its bytes.
+pub(super) fn decode(bytes: Bytes) -> Result<Option<agent_message::Message>, Status> {
+    AgentMessage::decode(bytes)
+        .map(|message| message.message)
+        .map_err(|error| Status::invalid_argument(format!("the message does not decode: {error}")))
 }
 
 pub(super) fn fault(fault: Fault) -> Status {

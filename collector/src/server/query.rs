@@ -7,8 +7,11 @@ use culprit_proto::v1::query_server::Query as QueryService;
 use culprit_proto::v1::{EventsRequest, NodesRequest, NodesResponse, StoredEvent};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::connection::{Active, Connection};
+use super::memory::{Memory, Permit};
+use super::refusals::Refusals;
 use crate::store::{Page, Position, Query, Reader, StoreError};
 
 /// Events that wait for a client to take them.
@@ -19,17 +22,29 @@ const STALLED: Duration = Duration::from_secs(30);
 /// The service Query.
 pub(super) struct Queries {
     pub(super) store: PathBuf,
+    pub(super) memory: Arc<Memory>,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) room: Arc<Semaphore>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
+type Room = (OwnedSemaphorePermit, Permit, Option<Active>);
+
 impl Queries {
-    fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
-        Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(
-                "the collector answers as many questions as it can; try later",
-            )
-        })
+    /// One of the places, memory for the answer, and a connection that is not
+    /// idle.
+    fn room<T>(&self, request: &Request<T>) -> Result<Room, Status> {
+        let active = request.extensions().get::<Connection>();
+        let active = active.map(Connection::enter);
+        let place = Arc::clone(&self.room).try_acquire_owned().ok();
+        place
+            .and_then(|place| Some((place, self.memory.query()?, active)))
+            .ok_or_else(|| {
+                Refusals::count(&self.refusals.queries);
+                Status::resource_exhausted(
+                    "the collector answers as many questions as it can; try later",
+                )
+            })
     }
 }
 
@@ -41,16 +56,17 @@ impl QueryService for Queries {
         &self,
         request: Request<EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
+        let room = self.room(&request)?;
         let request = request.into_inner();
         let query = Query {
             filter: Filter::try_from(&request).map_err(Status::invalid_argument)?,
             node: request.node,
         };
-        let room = self.room()?;
         let store = self.store.clone();
         let reader = blocking(move || Reader::open(&store)).await?;
         let (out, answers) = mpsc::channel(BUFFER);
         let stop = self.stop.clone();
+        let refusals = Arc::clone(&self.refusals);
         tokio::spawn(async move {
             let _room = room;
             let result = tokio::select! {
@@ -58,6 +74,9 @@ impl QueryService for Queries {
                 () = super::stopped(stop) => Err(Status::unavailable("the collector is stopping")),
             };
             if let Err(status) = result {
+                if status.code() == Code::DeadlineExceeded {
+                    Refusals::count(&refusals.slow_readers);
+                }
                 // A client that is gone or stuck cannot be told.
                 let _ = out.try_send(Err(status));
             }
@@ -69,7 +88,7 @@ impl QueryService for Queries {
         &self,
         request: Request<NodesRequest>,
     ) -> Result<Response<NodesResponse>, Status> {
-        let _room = self.room()?;
+        let _room = self.room(&request)?;
         let store = self.store.clone();
         let request = request.into_inner();
         let page = blocking(move || Reader::open(&store)?.nodes_page(&request)).await?;

@@ -22,6 +22,8 @@ use crate::protocol::Tally;
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// What a message costs beside its records' bytes: bounds the count, too.
 const MESSAGE_COST: usize = 1024;
+/// What a record costs beside its bytes, from here to the end of its commit.
+const RECORD_COST: usize = 256;
 /// Between two looks at the age of what is stored.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -132,9 +134,18 @@ impl Writer {
 }
 
 impl WriterHandle {
-    /// Waits for room in the queue of `lane` for a message of `bytes`.
-    pub async fn room(&self, lane: Lane, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = bytes.saturating_add(MESSAGE_COST).min(QUEUE_BYTES);
+    /// What a message takes of the queue: its bytes, and what its records cost
+    /// beside them.
+    #[must_use]
+    pub fn cost(bytes: usize, records: usize) -> usize {
+        records.saturating_mul(RECORD_COST).saturating_add(bytes)
+    }
+
+    /// Waits for room in the queue of `lane` for a message of this [`cost`].
+    ///
+    /// [`cost`]: Self::cost
+    pub async fn room(&self, lane: Lane, cost: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = cost.saturating_add(MESSAGE_COST).min(QUEUE_BYTES);
         let room = self.room.get(usize::try_from(i32::from(lane)).ok()?)?;
         Arc::clone(room)
             .acquire_many_owned(u32::try_from(cost).ok()?)

@@ -278,8 +278,17 @@ fn adds_up(dir: &Path) -> Option<NodeAccount> {
     Some(account)
 }
 
+/// Each step is a commit: few cases, unless PROPTEST_CASES asks for more.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 24;
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_account_adds_up_after_every_step(steps in prop::collection::vec(step(), 1..40)) {

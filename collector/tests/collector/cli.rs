@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::common::{Agent, batch, connect, encoded, hello};
+use crate::raw::{Raw, framed, hello as framed_hello};
 use culprit_proto::v1::{
     Coverage, Event, Gap, Lane, LaneCursor, LaneReport, LossReport, ProbeStatus, TcpFlow,
     agent_message, event, tcp_flow,
@@ -30,6 +31,10 @@ struct Running {
 }
 
 fn start(store: &Path) -> Running {
+    start_with(store, &[])
+}
+
+fn start_with(store: &Path, more: &[&str]) -> Running {
     let mut child = program()
         .args([
             "run",
@@ -40,6 +45,7 @@ fn start(store: &Path) -> Running {
             "--store",
         ])
         .arg(store)
+        .args(more)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -304,6 +310,76 @@ async fn hostile_names_cannot_steer_the_terminal() {
     );
 }
 
+/// Hundreds of peers send large messages that never end, and read nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_bound_whatever_peers_do() {
+    const MIB: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let flags = [
+        "--max-memory",
+        "128M",
+        "--max-connections-per-address",
+        "1000",
+    ];
+    let collector = start_with(&store, &flags);
+    let named = |node: String, lane: Lane| {
+        let mut hello = hello(1, 0, 0);
+        hello.node = node;
+        hello.lanes[0].lane = lane.into();
+        hello
+    };
+    // All but the last byte, 400 MiB in all: the clients share the bytes.
+    let bytes = bytes::Bytes::from(vec![0; MIB - 1]);
+    let (mut held, mut clients) = (Vec::new(), Vec::new());
+    for n in 0..200 {
+        let mut client = Raw::with_window(&collector.url, 0).await;
+        for stream in 0..2 {
+            let mut call = client.call(&[]).await.unwrap();
+            call.send(framed_hello(named(format!("hog{n}-{stream}"), Lane::Bulk)));
+            call.send(framed(0, MIB, b""));
+            call.send(bytes.clone());
+            held.push(call);
+        }
+        clients.push(client);
+    }
+    // Until memory is short; then what is critical is taken even so.
+    let mut tries = 0;
+    let refused = loop {
+        match Agent::connect(&collector.url, named(format!("n{tries}"), Lane::Signal)).await {
+            Err(status) => break status,
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+        tries += 1;
+        assert!(tries < 3000);
+    };
+    assert_eq!(
+        refused.code(),
+        tonic::Code::ResourceExhausted,
+        "{refused:?}"
+    );
+    let critical = named("critical".to_owned(), Lane::Critical);
+    let mut agent = Agent::connect(&collector.url, critical).await.unwrap();
+    let mut batch = crate::common::records(0..100);
+    batch.lane = Lane::Critical.into();
+    agent.batch(batch).await;
+    assert_eq!(agent.acked().await, 100);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", collector.child.id())).unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib: usize = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 128 * 1024, "{peak}");
+    drop((agent, held, clients));
+    let totals = collector.stop();
+    assert!(totals.contains("100 events stored"), "{totals}");
+    assert!(
+        totals.contains("streams refused for want of room"),
+        "{totals}"
+    );
+}
+
 #[test]
 fn wrong_arguments_say_what_is_right() {
     let dir = tempfile::tempdir().unwrap();
@@ -331,6 +407,16 @@ fn wrong_arguments_say_what_is_right() {
             vec!["run", "--store", path, "--max-bytes", "1K"],
             2,
             "1048576",
+        ),
+        (
+            vec!["run", "--store", path, "--max-memory", "64M"],
+            2,
+            "134217728",
+        ),
+        (
+            vec!["run", "--store", path, "--connection-age", "0s"],
+            2,
+            "30m",
         ),
     ] {
         let output = run(&args);

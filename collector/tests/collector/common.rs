@@ -1,9 +1,10 @@
 //! A collector in this process and an agent that speaks to it over loopback.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use culprit_collector::server::{self, Settings};
+use culprit_collector::server::{self, Refusals, Settings};
 use culprit_collector::store::{Bounds, Query, Reader, Totals, Writer};
 use culprit_proto::v1::collector_client::CollectorClient;
 use culprit_proto::v1::{
@@ -23,6 +24,7 @@ pub(crate) const NOON: u64 = 1_795_348_800_000_000_000;
 
 pub(crate) struct Collector {
     pub(crate) url: String,
+    pub(crate) refusals: Arc<Refusals>,
     writer: Writer,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
@@ -38,14 +40,26 @@ impl Collector {
     }
 
     pub(crate) async fn bounded(dir: &Path, bounds: Bounds) -> Self {
+        Self::with(dir, bounds, server::Bounds::default()).await
+    }
+
+    /// With bounds against its peers.
+    pub(crate) async fn guarded(dir: &Path, against: server::Bounds) -> Self {
+        let bounds = Bounds {
+            max_bytes: 1 << 30,
+            max_age: 0,
+        };
+        Self::with(dir, bounds, against).await
+    }
+
+    async fn with(dir: &Path, bounds: Bounds, against: server::Bounds) -> Self {
         let writer = Writer::start(dir, bounds, CREDIT).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
-        let settings = Settings {
-            store: dir.to_owned(),
-            credit_bytes: CREDIT,
-        };
+        let mut settings = Settings::new(dir.to_owned(), CREDIT);
+        settings.bounds = against;
+        let refusals = Arc::clone(&settings.refusals);
         let handle = writer.handle();
         let serving = tokio::spawn(async move {
             server::serve(listener, settings, handle, stopped)
@@ -54,6 +68,7 @@ impl Collector {
         });
         Self {
             url,
+            refusals,
             writer,
             stop,
             serving,
@@ -78,7 +93,8 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn connect(url: &str, hello: Hello) -> Result<Self, Status> {
-        let mut client = CollectorClient::connect(url.to_owned()).await.unwrap();
+        let client = CollectorClient::connect(url.to_owned()).await;
+        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
         let (outbound, messages) = mpsc::channel(64);
         outbound
             .send(message(agent_message::Message::Hello(hello)))

@@ -5,5 +5,8 @@ mod account;
 mod cli;
 mod common;
 mod fence;
+mod hostile;
+mod memory;
+mod raw;
 mod store;
 mod stream;
