@@ -12,6 +12,7 @@ mod fence;
 mod hello;
 mod job;
 mod nodes;
+mod order;
 mod reader;
 mod report;
 mod schema;

@@ -14,6 +14,7 @@ use super::apply::Live;
 use super::bounds::Bounds;
 use super::error::{Doing, StoreError};
 use super::job::{Job, Pending, Refusal, SpoolKey};
+use super::order::Waiting;
 use super::schema::Directory;
 use crate::protocol::Tally;
 
@@ -171,25 +172,29 @@ pub(super) struct State {
 impl State {
     fn run(&mut self, queue: &mpsc::Receiver<Job>, bounds: Bounds) {
         self.keep_bounds(bounds, true);
+        // Bounded by the rooms that its messages hold.
+        let mut waiting = Waiting::default();
         let mut stop = false;
-        while !stop {
-            let first = match queue.recv_timeout(TICK) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.keep_bounds(bounds, true);
-                    continue;
+        while !stop || !waiting.is_empty() {
+            if waiting.is_empty() {
+                match queue.recv_timeout(TICK) {
+                    Ok(Job::Stop) => stop = true,
+                    Ok(job) => waiting.push(job),
+                    Err(RecvTimeoutError::Timeout) => self.keep_bounds(bounds, true),
+                    Err(RecvTimeoutError::Disconnected) => stop = true,
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            // All that waits goes into one transaction; the rooms bound it.
-            let mut group = vec![first];
-            group.extend(queue.try_iter());
-            stop = group.iter().any(|job| matches!(job, Job::Stop));
-            group.retain(|job| !matches!(job, Job::Stop));
+            }
+            for job in queue.try_iter() {
+                match job {
+                    Job::Stop => stop = true,
+                    job => waiting.push(job),
+                }
+            }
+            let group = waiting.next();
             if !group.is_empty() {
                 self.commit(group);
+                self.keep_bounds(bounds, false);
             }
-            self.keep_bounds(bounds, false);
         }
         if let Err(error) = self.close_all() {
             tracing::warn!("{error}");
