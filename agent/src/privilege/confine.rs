@@ -149,6 +149,11 @@ fn serve(own: Option<CapabilitySet>, inbox: &Receiver<Work>) {
     if let Ok(work) = inbox.recv() {
         work();
     }
+    // An ended thread can be seen in /proc for another moment: not with these.
+    let none = CapabilitySet::empty();
+    if let Err(error) = set(none, none) {
+        tracing::warn!(%error, "the loading thread ends with its privileges");
+    }
 }
 
 /// Ambient capabilities go with the inheritable ones.

@@ -36,7 +36,11 @@ pub fn run(tools: &Tools, report: &mut Report) -> Result<()> {
     let _ = setrlimit(Resource::Memlock, all);
 
     // For a user who cannot look into the directory of the programs.
-    let copy = tools.directory("program")?.join("culprit-agent");
+    let directory = tools.directory("program")?;
+    for path in [&tools.scratch, &directory] {
+        fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    }
+    let copy = directory.join("culprit-agent");
     fs::copy(&tools.agent, &copy).with_context(|| copy.display().to_string())?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
 

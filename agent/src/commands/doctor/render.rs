@@ -80,7 +80,7 @@ fn privileges(out: &mut String, privileges: &Privileges) {
             row.name, row.purpose
         );
         if row.is_missed(privileges.uid) {
-            let _ = writeln!(out, "           so {}", row.without);
+            let _ = writeln!(out, "           lost without: {}", row.without);
         }
     }
     let _ = writeln!(out, "as another user than root:");
