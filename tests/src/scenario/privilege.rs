@@ -7,13 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use super::agent::{Agent, kind};
-use super::expect::{expect, is_process, is_text, one, settle, text};
+use super::expect::{expect, is_process, is_text, limits, one, settle, text};
 use super::load::{Load, Place};
 use super::report::{Report, Subject};
 use super::rights::{NOBODY, Rights, TWO, set_file_capabilities, strict_profile};
@@ -44,14 +44,28 @@ pub fn run(tools: &Tools, report: &mut Report) -> Result<()> {
     fs::copy(&tools.agent, &copy).with_context(|| copy.display().to_string())?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
 
-    whole_root(tools, &copy, report)?;
+    let walked = whole_root(tools, &copy, report)?;
     let profile = strict_profile()?;
     let two = Rights::Root(TWO, &profile);
-    reduced(tools, &tools.agent, "two-capabilities", two, report)?;
-    reduced(tools, &copy, "ambient", Rights::Ambient(TWO), report)?;
+    reduced(tools, &tools.agent, "two-capabilities", two, walked, report)?;
+    reduced(
+        tools,
+        &copy,
+        "ambient",
+        Rights::Ambient(TWO),
+        walked,
+        report,
+    )?;
     if set_file_capabilities(&copy, TWO)? {
         doctor(&copy, report);
-        reduced(tools, &copy, "file-capabilities", Rights::File, report)?;
+        reduced(
+            tools,
+            &copy,
+            "file-capabilities",
+            Rights::File,
+            walked,
+            report,
+        )?;
     } else {
         let why = "the file system of the scratch directory has no file capabilities";
         report.skip(subject("file-capabilities"), "ran", why);
@@ -67,7 +81,8 @@ fn subject(flavour: &str) -> Subject<'_> {
 }
 
 /// As root with everything: gives up what it does not need.
-fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<()> {
+/// Whether it could look for older connections, too.
+fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<bool> {
     let subject = subject("root");
     let agent = Agent::start(tools, "privilege-root", &[])?;
     let threads = threads(agent.pid()).and_then(|held| {
@@ -81,7 +96,14 @@ fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<()> {
     report.result(subject, "the socket asks who", &callers(&agent, copy));
     let end = agent.stop()?;
     ensure!(end.status.success(), "{}: {}", end.status, end.stderr);
-    Ok(())
+    Ok(has_walked(&end.events))
+}
+
+/// The walk over all open sockets is made after the privileges are given up.
+fn has_walked(events: &[Value]) -> bool {
+    !limits(events, "tcp_flow")
+        .iter()
+        .any(|limit| limit.contains("open before the agent"))
 }
 
 /// With two capabilities: everything is seen, and one of them is kept.
@@ -90,6 +112,7 @@ fn reduced(
     program: &Path,
     name: &'static str,
     rights: Rights<'_>,
+    walked: bool,
     report: &mut Report,
 ) -> Result<()> {
     let subject = subject(name);
@@ -113,6 +136,16 @@ fn reduced(
         Ok(format!("{held:?}"))
     });
     report.result(subject, "every thread gave up the rest", &threads);
+    if matches!(rights, Rights::Root(..)) {
+        let filtered = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?
+            .lines()
+            .any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
+        let filtered = match filtered {
+            true => Ok(String::new()),
+            false => Err(anyhow!("no filter is on the agent")),
+        };
+        report.result(subject, "under the seccomp profile", &filtered);
+    }
     let expects = [
         expect("a connect with pid and name", move |events| {
             let event = one(events, "tcp_connect", |event| {
@@ -123,6 +156,13 @@ fn reduced(
             Ok(String::new())
         }),
         expect("every probe is attached", every_probe),
+        expect(
+            "older connections are looked for as by root",
+            move |events| {
+                ensure!(has_walked(events) == walked, "by root: {walked}");
+                Ok(walked.to_string())
+            },
+        ),
     ];
     settle(agent, &expects, report, subject)?;
     Ok(())
