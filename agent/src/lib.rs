@@ -10,6 +10,7 @@ pub mod identity;
 pub mod journal;
 pub mod kernel;
 pub mod pipeline;
+pub mod privilege;
 pub mod probes;
 
 /// The error and what caused it, one line that is safe on a terminal. A cause

@@ -306,6 +306,7 @@ spool      07070707070707070707070707070707 epoch 1
 collector  none
 recorder   4 events in [..] of 67108864 bytes
 trouble    there is no spool on disk: events are kept in memory only
+privileges [..]
 
 probe        flavour            why not better, and what is missing
 tcp_connect  fake

@@ -1,10 +1,12 @@
-//! The agent's own socket: `dump` and `status` ask here.
+//! The agent's own socket: `dump` and `status` ask here. It is mode 0600, and
+//! beside that every call is checked: only root and the agent's own user may ask.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use culprit_proto::kind::Filter;
@@ -14,10 +16,12 @@ use prost::Message;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::journal::Journal;
 use crate::journal::recorder::Entry;
+use crate::privilege;
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "agent.sock";
@@ -30,7 +34,8 @@ const CHUNK: usize = 256;
 
 /// Answers about a running agent.
 pub trait About: Send + Sync + 'static {
-    /// Its status; the flight recorder's part is filled in by the server.
+    /// Its status; what the server knows itself (flight recorder, privileges,
+    /// refused callers) is filled in by it.
     fn status(&self) -> impl Future<Output = StatusResponse> + Send;
 }
 
@@ -66,14 +71,17 @@ impl Socket {
         about: Arc<A>,
         mut finish: watch::Receiver<bool>,
     ) {
+        let callers = Callers::default();
         let service = Service {
             journal,
             about,
             dumps: Arc::new(Semaphore::new(MAX_DUMPS)),
             finish: finish.clone(),
+            refused: Arc::clone(&callers.refused),
         };
+        let service = LocalServer::with_interceptor(service, move |request| callers.check(request));
         let served = tonic::transport::Server::builder()
-            .add_service(LocalServer::new(service))
+            .add_service(service)
             .serve_with_incoming_shutdown(UnixListenerStream::new(self.listener), async move {
                 // An error means that the agent is gone.
                 let _ = finish.wait_for(|finish| *finish).await;
@@ -86,11 +94,51 @@ impl Socket {
     }
 }
 
+/// Who may ask.
+#[derive(Clone, Debug, Default)]
+struct Callers {
+    refused: Arc<AtomicU64>,
+}
+
+impl Callers {
+    /// Lets pass whom the kernel names as root or as the agent's own user at
+    /// the time of the connect (SO_PEERCRED).
+    fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let uid = request
+            .extensions()
+            .get::<UdsConnectInfo>()
+            .and_then(|info| info.peer_cred)
+            .map(|peer| peer.uid());
+        let own = rustix::process::geteuid().as_raw();
+        if uid.is_some_and(|uid| may_ask(uid, own)) {
+            return Ok(request);
+        }
+        let who = uid.map_or_else(
+            || "a caller without uid".to_owned(),
+            |uid| format!("uid {uid}"),
+        );
+        if self.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                caller = who,
+                "refused to answer on the agent's socket; further ones are counted only, see `status`"
+            );
+        }
+        Err(Status::permission_denied(format!(
+            "{who} may not ask this agent; ask as root or as its own user, uid {own}"
+        )))
+    }
+}
+
+fn may_ask(uid: u32, own: u32) -> bool {
+    uid == 0 || uid == own
+}
+
 struct Service<A> {
     journal: Arc<Journal>,
     about: Arc<A>,
     dumps: Arc<Semaphore>,
     finish: watch::Receiver<bool>,
+    refused: Arc<AtomicU64>,
 }
 
 #[tonic::async_trait]
@@ -131,6 +179,11 @@ impl<A: About> Local for Service<A> {
         status.recorder_records = held.records;
         status.recorder_bytes = held.bytes;
         status.recorder_max_bytes = held.max_bytes;
+        status.callers_refused = self.refused.load(Ordering::Relaxed);
+        status.capabilities = match privilege::held() {
+            Ok(set) => privilege::names(set),
+            Err(error) => vec![format!("unknown: /proc/self/task: {error}")],
+        };
         Ok(Response::new(status))
     }
 }
@@ -225,5 +278,27 @@ impl Dump {
             return false;
         }
         Event::decode(entry.event.clone()).is_ok_and(|event| self.filter.matches(&event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn root_and_the_own_user_may_ask_and_nobody_else() {
+        assert!(may_ask(0, 65534));
+        assert!(may_ask(65534, 65534));
+        assert!(!may_ask(1000, 65534));
+        assert!(!may_ask(1000, 0));
+    }
+
+    #[test]
+    fn a_caller_whom_the_kernel_does_not_name_is_refused_and_counted() {
+        let callers = Callers::default();
+        let status = callers.check(Request::new(())).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::PermissionDenied);
+        assert_eq!(callers.refused.load(Ordering::Relaxed), 1);
     }
 }

@@ -56,6 +56,19 @@ fn render(status: &StatusResponse) -> String {
     if !status.spool_trouble.is_empty() {
         let _ = writeln!(out, "trouble    {}", clip(&status.spool_trouble));
     }
+    let held: Vec<_> = status.capabilities.iter().map(|name| clip(name)).collect();
+    let held = match held.as_slice() {
+        [] => "none".to_owned(),
+        held => held.join(" "),
+    };
+    let _ = writeln!(out, "privileges {held}");
+    if status.callers_refused > 0 {
+        let _ = writeln!(
+            out,
+            "refused    {} calls on this socket, of users that may not ask",
+            status.callers_refused
+        );
+    }
     let _ = writeln!(out);
     out += &probes(&status.probes);
     let _ = writeln!(

@@ -1,9 +1,9 @@
 //! The kernel side as a whole: one object, each probe in the best flavour that
 //! attaches, each optional.
 
-use std::{fs, io::Read as _, path::PathBuf};
+use std::{fs, io::Read as _, path::Path};
 
-use aya::programs::Iter;
+use aya::{Btf, Ebpf, programs::Iter};
 use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
 
 use super::{
@@ -27,7 +27,10 @@ pub struct Kernel {
     flows: Flows,
     /// Send and receive are counted at hooks.
     call_counts: bool,
-    cgroup_root: PathBuf,
+    /// For kills without a limit owner; None where it cannot be read.
+    log: Option<KernelLog>,
+    /// Whether the walk over open sockets could be loaded, or why not.
+    walk: Result<(), String>,
     /// Skipped runs by probe when the programs were detached.
     last_missed: Vec<u64>,
 }
@@ -87,10 +90,14 @@ impl Kernel {
             stats,
             flows,
             call_counts: false,
-            cgroup_root: options.cgroup_root.clone(),
+            log: None,
+            walk: Ok(()),
             last_missed: Vec::new(),
         };
         kernel.call_counts = kernel.counts_calls(facts);
+        // Here and not when they are used: the privileges go after the load.
+        kernel.open_log(&options.cgroup_root);
+        kernel.load_walk();
         Ok(kernel)
     }
 
@@ -157,12 +164,31 @@ impl Kernel {
     }
 
     /// The kernel log, where the oom flavour in use does not see the limit
-    /// owner itself.
-    pub(super) fn kernel_log(&self) -> Result<Option<KernelLog>, String> {
+    /// owner itself; None the second time.
+    pub(super) fn take_log(&mut self) -> Option<KernelLog> {
+        self.log.take()
+    }
+
+    fn open_log(&mut self, cgroup_root: &Path) {
         let oom = self.statuses.iter().find(|s| s.probe == "oom");
-        match oom.map(|s| s.flavour.as_str()) {
-            Some("tp_btf" | "raw_tp") => KernelLog::open(&self.cgroup_root).map(Some),
-            _ => Ok(None),
+        if !matches!(oom.map(|s| s.flavour.as_str()), Some("tp_btf" | "raw_tp")) {
+            return;
+        }
+        match KernelLog::open(cgroup_root) {
+            Ok(log) => self.log = Some(log),
+            Err(reason) => self.limit(
+                "oom",
+                &format!("the kernel log cannot confirm the limit owner ({reason})"),
+            ),
+        }
+    }
+
+    /// Nothing is loaded after this.
+    fn load_walk(&mut self) {
+        let wanted = self.is_on("tcp_flow") || self.is_on("tcp_connect");
+        let (ebpf, btf) = self.attacher.finish();
+        if let (true, Some(btf)) = (wanted, btf) {
+            self.walk = load_walk(ebpf, &btf);
         }
     }
 
@@ -186,10 +212,10 @@ impl Kernel {
     /// Why the walk could not be made; the agent goes on without.
     pub fn seed(&mut self) -> Result<(), String> {
         if !self.is_on("tcp_flow") && !self.is_on("tcp_connect") {
-            let _ = self.attacher.finish();
             return Ok(());
         }
-        seed_sockets(&mut self.attacher)
+        std::mem::replace(&mut self.walk, Err("called twice".to_owned()))?;
+        walk(self.attacher.finish().0)
     }
 
     fn is_on(&self, probe: &str) -> bool {
@@ -233,16 +259,22 @@ pub(super) fn check(options: &KernelOptions) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Runs the iterator over every task's open files once.
-fn seed_sockets(attacher: &mut Attacher) -> Result<(), String> {
-    let (ebpf, btf) = attacher.finish();
-    let btf = btf.ok_or("called twice")?;
+fn walk_program(ebpf: &mut Ebpf) -> Result<&mut Iter, String> {
     let program = ebpf
         .program_mut("seed_sockets")
         .ok_or("not in the object")?;
-    let iter: &mut Iter = program.try_into().map_err(|e| attach::reason(&e))?;
-    iter.load("task_file", &btf)
-        .map_err(|e| attach::reason(&e))?;
+    program.try_into().map_err(|e| attach::reason(&e))
+}
+
+fn load_walk(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+    walk_program(ebpf)?
+        .load("task_file", btf)
+        .map_err(|e| attach::reason(&e))
+}
+
+/// Runs the iterator over every task's open files once.
+fn walk(ebpf: &mut Ebpf) -> Result<(), String> {
+    let iter = walk_program(ebpf)?;
     let link = iter.attach().map_err(|e| attach::reason(&e))?;
     let link = iter.take_link(link).map_err(|e| attach::reason(&e))?;
     let mut file: fs::File = link.into_file().map_err(|e| e.to_string())?;

@@ -87,7 +87,7 @@ pub enum KernelError {
     BadBtf(#[source] btf::BtfError),
     /// The embedded object was refused as a whole: no privilege, mostly.
     #[error(
-        "BPF object: {0}; CAP_BPF and CAP_PERFMON (or root) are needed, see `culprit-agent doctor`"
+        "BPF object: {0}; CAP_BPF and CAP_PERFMON (or root) are needed, and before Linux 5.11 enough locked memory (LimitMEMLOCK=infinity, ulimit -l, or CAP_SYS_RESOURCE); see `culprit-agent doctor`"
     )]
     Object(String),
     /// A map is missing from the object or has another shape: a build error.

@@ -52,16 +52,7 @@ impl Source for Kernel {
     fn take_reader(&mut self) -> Option<Box<dyn Reader>> {
         let decoder = self.decoder();
         let reader = Self::take_reader(self)?;
-        let log = match self.kernel_log() {
-            Ok(log) => log,
-            Err(reason) => {
-                self.limit(
-                    "oom",
-                    &format!("the kernel log cannot confirm the limit owner ({reason})"),
-                );
-                None
-            }
-        };
+        let log = self.take_log();
         Some(Box::new(Decoding {
             reader,
             decoder,

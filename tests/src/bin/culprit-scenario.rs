@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use culprit_tests::scenario::matrix::World;
 use culprit_tests::scenario::report::{Report, Subject};
 use culprit_tests::scenario::tools::Tools;
-use culprit_tests::scenario::{dump, hostile, probes, stream};
+use culprit_tests::scenario::{dump, hostile, privilege, probes, stream};
 
 #[derive(Parser)]
 #[command(about = "Checks the agent on this kernel; needs root")]
@@ -46,6 +46,8 @@ enum Part {
     Dump,
     /// Hostile process names.
     Hostile,
+    /// With few privileges, as root and as another user.
+    Privilege,
 }
 
 fn main() -> Result<ExitCode> {
@@ -75,6 +77,7 @@ fn main() -> Result<ExitCode> {
             Part::Stream => ("stream", stream::run(&tools, &mut report)),
             Part::Dump => ("dump", dump::run(&tools, &mut report)),
             Part::Hostile => ("hostile", hostile::run(&tools, &mut report)),
+            Part::Privilege => ("privilege", privilege::run(&tools, &mut report)),
         };
         if let Err(error) = result {
             report.result(

@@ -1,7 +1,7 @@
 //! A running culprit-agent whose JSON lines are collected.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -61,7 +61,17 @@ impl Agent {
 
     /// The same with a state directory that exists.
     pub fn start_in(tools: &Tools, state: PathBuf, flags: &[&str]) -> Result<Self> {
-        let mut command = Command::new(&tools.agent);
+        Self::start_by(&tools.agent, state, flags, Command::spawn)
+    }
+
+    /// The same for a certain program, by whoever may say with which rights.
+    pub fn start_by(
+        program: &Path,
+        state: PathBuf,
+        flags: &[&str],
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
         command
             .args(["run", "--stdout=json", "--node", "t", "--state-dir"])
             .arg(&state);
@@ -73,9 +83,8 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting {}", tools.agent.display()))?;
+        let mut child =
+            spawn(&mut command).with_context(|| format!("starting {}", program.display()))?;
         let shared = Arc::new(Shared::default());
         let out = child.stdout.take().context("stdout was piped")?;
         let into = Arc::clone(&shared);

@@ -11,7 +11,8 @@ const END: &str = "<!-- end of what was measured -->\n";
 pub(super) fn section(matrix: &Matrix) -> String {
     format!(
         "{}\n`pass`: attached when forced, and every check of the scenario held. `-`: this kernel \
-         does not allow it, and the agent says so. Empty: not run.\n\n{}",
+         does not allow it, and the agent says so. Empty: not run. The rows `privilege`: all probes \
+         in their best flavour, by an agent that was started with these rights.\n\n{}",
         matrix.releases(),
         matrix.markdown()
     )

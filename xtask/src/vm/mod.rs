@@ -107,12 +107,14 @@ pub(crate) fn fetch_kernels() -> Result<()> {
 }
 
 fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Result<Matrix> {
-    // The collector's and dump's parts do not depend on the kernel: the live tier
-    // has them.
+    // The other parts do not depend on the kernel: the live tier has them.
     let payload = [
         "culprit-scenario",
         "--parts",
         "probes",
+        // Once more: commas are spaces on the machine's command line.
+        "--parts",
+        "privilege",
         "--bin-dir",
         initramfs::BIN_DIR,
     ]

@@ -7,8 +7,10 @@ use rustix::fs::Access;
 use serde::Serialize;
 
 use super::super::cli::DoctorArgs;
+use super::privileges::Privileges;
 use crate::identity::{CgroupMode, IdentityStatus};
 use crate::kernel::VMLINUX_BTF;
+use crate::privilege::Need;
 
 /// Inode of the first pid namespace (PROC_PID_INIT_INO).
 const INIT_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -39,9 +41,9 @@ impl Check {
 }
 
 /// Everything but cgroups and the container runtime.
-pub(super) fn all(args: &DoctorArgs) -> Vec<Check> {
+pub(super) fn all(args: &DoctorArgs, held: &Privileges) -> Vec<Check> {
     vec![
-        privileges(),
+        privileges(held),
         btf(),
         tracefs(),
         lockdown(),
@@ -50,46 +52,23 @@ pub(super) fn all(args: &DoctorArgs) -> Vec<Check> {
     ]
 }
 
-fn privileges() -> Check {
-    // include/uapi/linux/capability.h
-    const WANTED: [(&str, u32); 3] = [("CAP_BPF", 39), ("CAP_PERFMON", 38), ("CAP_SYS_PTRACE", 19)];
-    const SYS_ADMIN: u32 = 21;
-    let status = fs::read_to_string("/proc/self/status");
-    let capabilities = status.as_ref().ok().and_then(|status| {
-        let hex = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(hex.trim(), 16).ok()
-    });
-    let Some(effective) = capabilities else {
-        let why = status.map_or_else(|error| error.to_string(), |_| "no CapEff".to_owned());
-        return Check::new(
-            "privileges",
-            false,
-            format!("not known: /proc/self/status: {why}"),
-            "mount /proc",
-        );
-    };
-    let has = |bit: u32| effective & (1 << bit) != 0;
-    let missing: Vec<&str> = WANTED
-        .into_iter()
-        // CAP_SYS_ADMIN was split up, and still stands for its parts.
-        .filter(|(name, bit)| {
-            let by_admin = *name != "CAP_SYS_PTRACE" && has(SYS_ADMIN);
-            !has(*bit) && !by_admin
-        })
-        .map(|(name, _)| name)
+fn privileges(privileges: &Privileges) -> Check {
+    let missing: Vec<&str> = privileges
+        .capabilities
+        .iter()
+        .filter(|row| row.need == Need::Required && !row.held)
+        .map(|row| row.name.as_str())
         .collect();
-    let found = if missing.is_empty() {
-        "all that are needed".to_owned()
-    } else {
-        format!("without {}", missing.join(", "))
+    let found = match (&privileges.error, missing.as_slice()) {
+        (Some(error), _) => error.clone(),
+        (None, []) => "all that are needed".to_owned(),
+        (None, missing) => format!("without {}", missing.join(", ")),
     };
     Check::new(
         "privileges",
         missing.is_empty(),
         found,
-        "run as root, or add these capabilities (in Kubernetes: securityContext.capabilities.add); without CAP_SYS_PTRACE only executables stay unknown; kernels before 5.11 want CAP_SYS_RESOURCE too",
+        "run as root, or add these capabilities (in Kubernetes: securityContext.capabilities.add; as another user: setcap cap_bpf,cap_perfmon+ep on the program)",
     )
 }
 

@@ -1,6 +1,7 @@
 //! `culprit-agent doctor`.
 
 mod checks;
+mod privileges;
 mod render;
 
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use super::run::cri_choice;
 use crate::identity::{Identifier, IdentityConfig, IdentityStatus};
 use crate::kernel::{self, KernelOptions, ProbeReport};
 use checks::Check;
+use privileges::Privileges;
 
 /// What this node allows.
 #[derive(Debug, Serialize)]
@@ -29,6 +31,7 @@ struct Report {
     probes: Vec<ProbeReport>,
     /// Fields this kernel's types do not have; only details depend on them.
     missing_fields: Vec<&'static str>,
+    privileges: Privileges,
     checks: Vec<Check>,
     /// How containers and pods are named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,12 +40,13 @@ struct Report {
 
 /// Runs the command; fails unless every probe can run in some flavour.
 pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let privileges = privileges::look(args);
     let (probes, missing_fields, error) = match kernel::examine(&KernelOptions::default()) {
         Ok((facts, probes)) => (probes, facts.missing_optional(), None),
         Err(error) => (vec![], vec![], Some(error.to_string())),
     };
     let (identity, cgroups) = identity(args);
-    let mut checks = checks::all(args);
+    let mut checks = checks::all(args, &privileges);
     checks.push(cgroups);
     checks.extend(identity.as_ref().map(checks::runtime));
     let report = Report {
@@ -54,6 +58,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         error,
         probes,
         missing_fields,
+        privileges,
         checks,
         identity,
     };

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use culprit_proto::text::clip;
 
 use super::Report;
+use super::privileges::Privileges;
+use crate::privilege::Need;
 
 /// The whole report. Writing to a string does not fail.
 pub(super) fn text(report: &Report) -> String {
@@ -36,6 +38,7 @@ pub(super) fn text(report: &Report) -> String {
             report.missing_fields.join(", ")
         );
     }
+    privileges(&mut out, &report.privileges);
     out.push('\n');
     for check in &report.checks {
         let sign = if check.ok { "ok     " } else { "MEND   " };
@@ -51,4 +54,37 @@ pub(super) fn text(report: &Report) -> String {
     };
     let _ = writeln!(out, "\n{verdict}");
     out
+}
+
+fn privileges(out: &mut String, privileges: &Privileges) {
+    let _ = writeln!(
+        out,
+        "\nprivileges of uid {}; `run` gives up what is not kept when the probes are attached",
+        privileges.uid
+    );
+    for row in &privileges.capabilities {
+        let sign = match row.need {
+            _ if row.held => "held   ",
+            Need::Required => "MISSING",
+            Need::Optional if row.is_missed(privileges.uid) => "without",
+            Need::Optional => "no need",
+        };
+        let kept = if row.kept { ", kept" } else { "" };
+        let need = match row.need {
+            Need::Required => "needed",
+            Need::Optional => "optional",
+        };
+        let _ = writeln!(
+            out,
+            "{sign}  {:<20} {need}{kept}: {}",
+            row.name, row.purpose
+        );
+        if row.is_missed(privileges.uid) {
+            let _ = writeln!(out, "           lost without: {}", row.without);
+        }
+    }
+    let _ = writeln!(out, "as another user than root:");
+    for step in &privileges.as_non_root {
+        let _ = writeln!(out, "           {step}");
+    }
 }

@@ -29,6 +29,7 @@ use crate::kernel::Kernel;
 use crate::pipeline::about;
 use crate::pipeline::agent::{Agent, Former, Options};
 use crate::pipeline::driver::{Driver, Intervals};
+use crate::privilege::{self, Privileged};
 use plan::Plan;
 pub(super) use plan::cri_choice;
 use signals::Signals;
@@ -47,20 +48,22 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         settings.log_level.as_deref(),
     )?;
     let plan = Plan::new(settings)?;
+    // Before any other thread is made.
+    let privileged = privilege::confine(&plan.uses())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("culprit-async")
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    let result = runtime.block_on(plan.run());
+    let result = runtime.block_on(plan.run(privileged));
     // Nothing that still blocks (a stuck stdout) may hold the exit up.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
 impl Plan {
-    async fn run(self) -> anyhow::Result<ExitCode> {
+    async fn run(self, privileged: Privileged) -> anyhow::Result<ExitCode> {
         // First of all, so that an early Ctrl-C is a clean stop as well.
         let mut signals = Signals::new()?;
         let settings = self.settings;
@@ -74,7 +77,8 @@ impl Plan {
             limits.lanes = Some(self.queues);
         }
         let identifier = Identifier::start(self.identity, &Handle::current())?;
-        let kernel = Kernel::load(&self.kernel)?;
+        let options = self.kernel;
+        let kernel = privileged.run(move || Kernel::load(&options))??;
         let socket = disk
             .is_some()
             .then(|| Socket::bind(&state_dir))

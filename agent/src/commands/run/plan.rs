@@ -7,11 +7,12 @@ use culprit_proto::limits::MAX_NODE_BYTES;
 use culprit_proto::text::escape;
 
 use super::host_name;
-use crate::config::{Settings, Size};
+use crate::config::{STATE_DIR, Settings, Size};
 use crate::export::target;
-use crate::identity::{CriChoice, IdentityConfig};
+use crate::identity::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
 use crate::journal::{Limits, spool};
 use crate::kernel::{Choice, KernelOptions};
+use crate::privilege::Uses;
 
 /// Smallest flight recorder: it is what `--stdout` and `dump` read from.
 const MIN_RECORDER: Size = Size(256 << 10);
@@ -116,6 +117,24 @@ impl Plan {
             kernel,
             identity,
         })
+    }
+
+    /// What the agent will write to.
+    pub(super) fn uses(&self) -> Uses {
+        let state = self.settings.state_dir.clone();
+        let mut directories = vec![state.unwrap_or_else(|| STATE_DIR.into())];
+        if let Some(file) = &self.settings.recorder_file {
+            directories.push(file.parent().map(Into::into).unwrap_or_default());
+        }
+        let sockets = match &self.identity.cri {
+            CriChoice::Auto => WELL_KNOWN_SOCKETS.map(Into::into).to_vec(),
+            CriChoice::None => vec![],
+            CriChoice::Socket(socket) => vec![socket.clone()],
+        };
+        Uses {
+            directories,
+            sockets,
+        }
     }
 }
 
