@@ -1,0 +1,66 @@
+//! What lies in a state directory: by `spool inspect`, and as files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::node::lane_number;
+use crate::scenario::expect::{number, text};
+use crate::scenario::program::{json_lines, output};
+use crate::scenario::tools::Tools;
+
+/// What `spool inspect --json` says.
+pub fn inspect(tools: &Tools, state: &Path) -> Result<Value> {
+    let directory = state.to_str().context("the state directory is not UTF-8")?;
+    let said = output(
+        &tools.agent,
+        &["spool", "inspect", directory, "--json"],
+        None,
+    )?;
+    json_lines(&said.stdout)?
+        .pop()
+        .context("spool inspect printed nothing")
+}
+
+/// All records below these numbers are on disk or were, by lane.
+pub fn ends(tools: &Tools, state: &Path) -> Result<[u64; 3]> {
+    let said = inspect(tools, state)?;
+    let rows = said
+        .get("lanes")
+        .and_then(Value::as_array)
+        .with_context(|| format!("no `lanes` in {said}"))?;
+    let mut ends = [0; 3];
+    for row in rows {
+        ends[lane_number(text(row, "/lane"))?] = number(row, "/next")?;
+    }
+    Ok(ends)
+}
+
+/// The segments of a lane (0, 1, 2), oldest first.
+pub fn segments(state: &Path, lane: usize) -> Result<Vec<PathBuf>> {
+    let directory = state.join(format!("lane{lane}"));
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
+        .with_context(|| directory.display().to_string())?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|end| end == "seg"));
+    files.sort();
+    Ok(files)
+}
+
+/// Copies a state directory: plain files and directories, no sockets.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target)
+                .with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    Ok(())
+}
