@@ -1,6 +1,7 @@
 //! A TCP relay between agent and collector that can fall silent, cut what goes
 //! through it, and leave connections half open.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,10 @@ struct Gate {
     silent: bool,
     /// Connections before this one never say anything again.
     dead_below: usize,
-    connections: Vec<[TcpStream; 2]>,
+    /// How many connections there were.
+    made: usize,
+    /// Those that have not ended.
+    open: BTreeMap<usize, [TcpStream; 2]>,
 }
 
 #[derive(Default)]
@@ -62,15 +66,15 @@ impl Proxy {
     }
 
     /// The connections of now stay open at both ends and are silent for ever;
-    /// new ones work.
+    /// new ones work. How many they are.
     pub fn half_open(&self) -> usize {
-        self.set(|gate| gate.dead_below = gate.connections.len());
-        self.lock().dead_below
+        self.set(|gate| gate.dead_below = gate.made);
+        self.lock().open.len()
     }
 
     /// Ends all connections in the middle of whatever they were saying.
     pub fn cut(&self) {
-        for stream in self.lock().connections.iter().flatten() {
+        for stream in self.lock().open.values().flatten() {
             // It may have ended already.
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -78,7 +82,7 @@ impl Proxy {
 
     /// How many connections there were.
     pub fn connections(&self) -> usize {
-        self.lock().connections.len()
+        self.lock().made
     }
 
     fn set(&self, change: impl FnOnce(&mut Gate)) {
@@ -100,8 +104,10 @@ fn relay(shared: &Arc<Shared>, near: TcpStream, far: TcpStream) -> Result<()> {
     far.set_nodelay(true)?;
     let number = {
         let mut gate = lock(shared);
-        gate.connections.push([near.try_clone()?, far.try_clone()?]);
-        gate.connections.len() - 1
+        let number = gate.made;
+        gate.made += 1;
+        gate.open.insert(number, [near.try_clone()?, far.try_clone()?]);
+        number
     };
     for (from, to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
         let shared = Arc::clone(shared);
@@ -126,6 +132,7 @@ fn pump(shared: &Shared, number: usize, mut from: TcpStream, mut to: TcpStream) 
             // One direction that ended ends the other.
             drop(to.shutdown(Shutdown::Both));
             drop(from.shutdown(Shutdown::Both));
+            lock(shared).open.remove(&number);
             return;
         }
     }
