@@ -33,6 +33,9 @@ const SUBJECT: Subject<'_> = Subject {
 /// Every so many rounds all records of the store are looked at once more.
 const FULL_LOOK: u32 = 25;
 
+/// More events than any run of this makes.
+const MOST: u64 = 10_000_000;
+
 struct Loop<'a> {
     tools: &'a Tools,
     random: fastrand::Rng,
@@ -43,6 +46,8 @@ struct Loop<'a> {
     promises: Promises,
     /// Connects that were safe when something was killed.
     must: Vec<Ipv4Addr>,
+    /// As the collector said after the last round.
+    seen: u64,
     agents_killed: u64,
     collectors_killed: u64,
 }
@@ -68,6 +73,7 @@ pub fn run(tools: &Tools, report: &mut Report, options: Options) -> Result<()> {
         traffic: Traffic::start()?,
         promises: Promises::default(),
         must: Vec::new(),
+        seen: 0,
         agents_killed: 0,
         collectors_killed: 0,
     };
@@ -123,7 +129,7 @@ impl Loop<'_> {
         } else {
             self.watch.look()?;
         }
-        Account::at_collector(self.tools, &self.collector.store, NAME)?.balance()?;
+        self.balance()?;
         // Either may be back first.
         let agent_first = self.random.bool();
         if agent && agent_first {
@@ -135,6 +141,27 @@ impl Loop<'_> {
         if agent && !agent_first {
             self.node.start()?;
         }
+        Ok(())
+    }
+
+    /// The identity holds as far as the agent has reported, and no report
+    /// claims what cannot be: more than was stored, kept and lost.
+    fn balance(&mut self) -> Result<()> {
+        let account = Account::at_collector(self.tools, &self.collector.store, NAME)?;
+        account.balance()?;
+        ensure!(
+            account.whole.seen >= self.seen,
+            "{} seen after {} seen",
+            account.whole.seen,
+            self.seen
+        );
+        // A guard against numbers that stand for no event.
+        ensure!(
+            account.whole.retained < MOST,
+            "so much cannot be waiting: {}",
+            account.say()
+        );
+        self.seen = account.whole.seen;
         Ok(())
     }
 

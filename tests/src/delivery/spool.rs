@@ -1,29 +1,31 @@
 //! What lies in a state directory: by `spool inspect`, and as files.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::node::lane_number;
 use crate::scenario::expect::{number, text};
-use crate::scenario::program::{json_lines, output};
+use crate::scenario::program::json_lines;
 use crate::scenario::tools::Tools;
 
 /// What `spool inspect --json` says.
 pub fn inspect(tools: &Tools, state: &Path) -> Result<Value> {
     let directory = state.to_str().context("the state directory is not UTF-8")?;
-    let said = output(
-        &tools.agent,
-        &["spool", "inspect", directory, "--json"],
-        None,
-    )?;
-    json_lines(&said.stdout)?
-        .pop()
-        .context("spool inspect printed nothing")
+    // Its exit code says whether anything is damaged.
+    let said = Command::new(&tools.agent)
+        .args(["spool", "inspect", directory, "--json"])
+        .output()
+        .context("starting culprit-agent spool inspect")?;
+    json_lines(&said.stdout)?.pop().with_context(|| {
+        let error = String::from_utf8_lossy(&said.stderr);
+        format!("spool inspect printed nothing: {error}")
+    })
 }
 
-/// All records below these numbers are on disk or were, by lane.
+/// Where the records on disk end, by lane; 0 where there are none.
 pub fn ends(tools: &Tools, state: &Path) -> Result<[u64; 3]> {
     let said = inspect(tools, state)?;
     let rows = said
@@ -32,9 +34,21 @@ pub fn ends(tools: &Tools, state: &Path) -> Result<[u64; 3]> {
         .with_context(|| format!("no `lanes` in {said}"))?;
     let mut ends = [0; 3];
     for row in rows {
-        ends[lane_number(text(row, "/lane"))?] = number(row, "/next")?;
+        let segments = row.get("segments").and_then(Value::as_array);
+        for segment in segments.into_iter().flatten() {
+            let end = &mut ends[lane_number(text(row, "/lane"))?];
+            *end = (*end).max(number(segment, "/end")?);
+        }
     }
     Ok(ends)
+}
+
+/// How many records are on disk in all lanes.
+pub fn records(tools: &Tools, state: &Path) -> Result<u64> {
+    let said = inspect(tools, state)?;
+    let rows = said.get("lanes").and_then(Value::as_array);
+    let rows = rows.with_context(|| format!("no `lanes` in {said}"))?;
+    rows.iter().map(|row| number(row, "/records")).sum()
 }
 
 /// The segments of a lane (0, 1, 2), oldest first.
