@@ -47,7 +47,7 @@ struct Loop<'a> {
     /// Connects that were safe when something was killed.
     must: Vec<Ipv4Addr>,
     /// As the collector said after the last round.
-    seen: u64,
+    last: Account,
     agents_killed: u64,
     collectors_killed: u64,
 }
@@ -73,7 +73,7 @@ pub fn run(tools: &Tools, report: &mut Report, options: Options) -> Result<()> {
         traffic: Traffic::start()?,
         promises: Promises::default(),
         must: Vec::new(),
-        seen: 0,
+        last: Account::default(),
         agents_killed: 0,
         collectors_killed: 0,
     };
@@ -144,24 +144,31 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// The identity holds as far as the agent has reported, and no report
-    /// claims what cannot be: more than was stored, kept and lost.
+    /// The identity holds as far as the agent has reported; nothing that was
+    /// seen is forgotten but what a killed run had in the ring and in its
+    /// queues, and no number that stands for no event is taken for one.
     fn balance(&mut self) -> Result<()> {
         let account = Account::at_collector(self.tools, &self.collector.store, NAME)?;
         account.balance()?;
+        let last = &self.last;
         ensure!(
-            account.whole.seen >= self.seen,
-            "{} seen after {} seen",
-            account.whole.seen,
-            self.seen
+            account.whole.seen >= last.whole.seen || account.unclean_stops > last.unclean_stops,
+            "after {} came {}",
+            last.say(),
+            account.say()
         );
-        // A guard against numbers that stand for no event.
+        ensure!(
+            account.whole.committed >= last.whole.committed,
+            "after {} came {}",
+            last.say(),
+            account.say()
+        );
         ensure!(
             account.whole.retained < MOST,
             "so much cannot be waiting: {}",
             account.say()
         );
-        self.seen = account.whole.seen;
+        self.last = account;
         Ok(())
     }
 
