@@ -60,22 +60,21 @@ pub fn run(tools: &Tools, report: &mut Report) -> Result<()> {
     let account = verdict::rest(tools, &directory, &records)?;
     let dropped = account.whole.lost.get(LOST).copied().unwrap_or_default();
 
-    let result = verdict::each_once(&records, &[])
-        .and_then(|()| {
-            let arrived = connects(&records);
-            let arrived = made.iter().filter(|ip| arrived.contains_key(ip)).count() as u64;
-            let missing = CONNECTS as u64 - arrived;
-            ensure!(
-                missing > 0 && missing <= dropped,
-                "{missing} connects are missing, {dropped} events are counted as dropped"
-            );
-            ensure!(
-                account.whole.lost() == dropped,
-                "something else was lost: {}",
-                account.say()
-            );
-            Ok(format!("{missing} connects missing; {}", account.say()))
-        });
+    let result = verdict::each_once(&records, &[]).and_then(|()| {
+        let arrived = connects(&records);
+        let arrived = made.iter().filter(|ip| arrived.contains_key(ip)).count() as u64;
+        let missing = CONNECTS as u64 - arrived;
+        ensure!(
+            missing > 0 && missing <= dropped,
+            "{missing} connects are missing, {dropped} events are counted as dropped"
+        );
+        ensure!(
+            account.whole.lost() == dropped,
+            "something else was lost: {}",
+            account.say()
+        );
+        Ok(format!("{missing} connects missing; {}", account.say()))
+    });
     report.result(subject, "the collector says the same, at rest", &result);
     report.result(
         subject,
@@ -126,14 +125,16 @@ fn share(records: &[store::Stored], dropped: u64) -> Result<String> {
 }
 
 fn alarm(records: &[store::Stored], finished: &Finished, dropped: u64) -> Result<String> {
-    let told = records.iter().filter_map(|record| match &record.event.kind {
-        Some(Kind::Loss(loss)) => loss
-            .counters
-            .iter()
-            .find(|row| row.probe == "tcp_connect" && row.reason == LOST)
-            .map(|row| row.count),
-        _ => None,
-    });
+    let told = records
+        .iter()
+        .filter_map(|record| match &record.event.kind {
+            Some(Kind::Loss(loss)) => loss
+                .counters
+                .iter()
+                .find(|row| row.probe == "tcp_connect" && row.reason == LOST)
+                .map(|row| row.count),
+            _ => None,
+        });
     let told = told.max().context("no loss event in the store")?;
     ensure!(
         told == dropped,

@@ -81,9 +81,9 @@ pub fn run(tools: &Tools, report: &mut Report, options: Options) -> Result<()> {
     let background = rounds.traffic.keep_on(Duration::from_millis(10));
     for round in 0..options.rounds {
         let full = round % FULL_LOOK == 0;
-        rounds.round(full).with_context(|| {
-            format!("round {round} (again with --seed {})", options.seed)
-        })?;
+        rounds
+            .round(full)
+            .with_context(|| format!("round {round} (again with --seed {})", options.seed))?;
     }
     let made = background.stop()?.len();
     let result = rounds

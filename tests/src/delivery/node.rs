@@ -156,9 +156,11 @@ impl Node {
         wait_until("the events to be on disk or acknowledged", || {
             let acked = acked(&self.status()?)?;
             let ends = spool::ends(&self.tools, &self.state)?;
-            let safe = high.iter().zip(acked).zip(ends).all(|((high, acked), end)| {
-                high.is_none_or(|seq| seq < acked.max(end))
-            });
+            let safe = high
+                .iter()
+                .zip(acked)
+                .zip(ends)
+                .all(|((high, acked), end)| high.is_none_or(|seq| seq < acked.max(end)));
             Ok(safe.then_some(()))
         })?;
         promises.add(&events)

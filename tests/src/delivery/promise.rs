@@ -1,7 +1,7 @@
 //! What must arrive: events that were seen to be safe before something was
 //! killed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use culprit_proto::{kind, time};
@@ -36,6 +36,13 @@ impl Promises {
     /// How many they are.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// They are all among these.
+    pub fn among(&self, names: &BTreeSet<(String, u64)>) -> Result<()> {
+        let other = self.0.keys().find(|name| !names.contains(*name));
+        ensure!(other.is_none(), "{other:?} was safe and is not on disk");
+        Ok(())
     }
 
     /// True for none.

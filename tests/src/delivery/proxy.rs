@@ -106,7 +106,8 @@ fn relay(shared: &Arc<Shared>, near: TcpStream, far: TcpStream) -> Result<()> {
         let mut gate = lock(shared);
         let number = gate.made;
         gate.made += 1;
-        gate.open.insert(number, [near.try_clone()?, far.try_clone()?]);
+        gate.open
+            .insert(number, [near.try_clone()?, far.try_clone()?]);
         number
     };
     for (from, to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {

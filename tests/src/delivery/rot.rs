@@ -3,11 +3,12 @@
 
 mod damage;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use self::damage::{CASES, Case};
+use self::damage::{CASES, Case, Damage};
 use super::node::Node;
 use super::promise::Promises;
 use super::spool;
@@ -29,9 +30,9 @@ const NOBODY: &str = "http://127.0.0.1:9";
 struct Filled {
     state: PathBuf,
     promises: Promises,
-    /// Records in it that were not promised: they came to the disk in the
-    /// moment before a kill.
-    more: u64,
+    /// The names of all records in it.
+    on_disk: BTreeSet<(String, u64)>,
+    killed: bool,
 }
 
 /// Every damage to a spool that was left cleanly, and to one of killed agents.
@@ -70,18 +71,18 @@ fn fill(tools: &Tools, traffic: &Traffic, killed: bool) -> Result<Filled> {
         }
     }
     let on_disk = spool::records(tools, &node.state)?;
-    let more = on_disk.checked_sub(promises.len() as u64);
-    let more = more.with_context(|| {
-        format!("{} events were safe, {on_disk} are on disk", promises.len())
-    })?;
+    promises.among(&on_disk)?;
+    let count = on_disk.len();
     ensure!(
-        killed || more == 0,
-        "{more} events on disk were never printed"
+        killed || count == promises.len(),
+        "{count} events are on disk, {} were printed",
+        promises.len()
     );
     Ok(Filled {
         state: node.state,
         promises,
-        more,
+        on_disk,
+        killed,
     })
 }
 
@@ -94,7 +95,11 @@ fn one(
 ) -> Result<String> {
     let state = tools.directory("rot-case")?;
     spool::copy(&filled.state, &state)?;
-    let damaged = (case.damage)(&state, random)?;
+    let damaged = (case.damage)(&mut Damage {
+        state: &state,
+        random,
+        spare_last: filled.killed,
+    })?;
 
     let collector = Collector::start(tools, "rot-store")?;
     let url = collector.url();
@@ -113,7 +118,11 @@ fn one(
     verdict::each_once(&records, &made)?;
     let account = verdict::rest(tools, &directory, &records)?;
 
-    let missing = filled.promises.missing(&records)?;
+    // Those that were printed say the same; those that are not there are
+    // counted below.
+    filled.promises.missing(&records)?;
+    let stored: BTreeSet<_> = records.iter().map(|r| (r.lane.clone(), r.seq)).collect();
+    let missing: Vec<_> = filled.on_disk.difference(&stored).collect();
     for (lane, seq) in &missing {
         ensure!(
             damaged
@@ -128,17 +137,16 @@ fn one(
         missing.len(),
         case.most
     );
-    let (gone, lost) = (missing.len() as u64, account.whole.lost());
     ensure!(
-        (gone..=gone + filled.more).contains(&lost),
-        "{gone} to {} events are missing, counted are {}",
-        gone + filled.more,
+        account.whole.lost() == missing.len() as u64,
+        "{} events are missing, counted are {}",
+        missing.len(),
         account.say()
     );
     Ok(format!(
         "{} of {} events missing; {}{}",
         missing.len(),
-        filled.promises.len(),
+        filled.on_disk.len(),
         account.say(),
         said(&finished.stderr)
     ))

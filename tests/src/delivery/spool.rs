@@ -1,9 +1,10 @@
 //! What lies in a state directory: by `spool inspect`, and as files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::node::lane_number;
@@ -43,12 +44,24 @@ pub fn ends(tools: &Tools, state: &Path) -> Result<[u64; 3]> {
     Ok(ends)
 }
 
-/// How many records are on disk in all lanes.
-pub fn records(tools: &Tools, state: &Path) -> Result<u64> {
+/// The names of all records on disk. For a spool without damage: a segment is
+/// whole from its first number to its end.
+pub fn records(tools: &Tools, state: &Path) -> Result<BTreeSet<(String, u64)>> {
     let said = inspect(tools, state)?;
     let rows = said.get("lanes").and_then(Value::as_array);
-    let rows = rows.with_context(|| format!("no `lanes` in {said}"))?;
-    rows.iter().map(|row| number(row, "/records")).sum()
+    let mut names = BTreeSet::new();
+    for row in rows.with_context(|| format!("no `lanes` in {said}"))? {
+        let segments = row.get("segments").and_then(Value::as_array);
+        for segment in segments.into_iter().flatten() {
+            let numbers = number(segment, "/first")?..number(segment, "/end")?;
+            ensure!(
+                number(segment, "/records")? == numbers.end - numbers.start,
+                "a segment with holes: {segment}"
+            );
+            names.extend(numbers.map(|seq| (text(row, "/lane").to_owned(), seq)));
+        }
+    }
+    Ok(names)
 }
 
 /// The segments of a lane (0, 1, 2), oldest first.

@@ -73,11 +73,7 @@ impl Child {
                     None => bail!("{} stopped with {status}", self.what),
                 },
                 None if started.elapsed() > limit => {
-                    bail!(
-                        "{} did not stop within {} s",
-                        self.what,
-                        limit.as_secs()
-                    )
+                    bail!("{} did not stop within {} s", self.what, limit.as_secs())
                 }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }

@@ -80,7 +80,11 @@ impl Loads {
                     Load::run(&second, Place::Here, &words).map(|_| 1)
                 }),
             ),
-            load("OOM kills", 7000, Box::new(move || killer.kill().map(|_| 1))),
+            load(
+                "OOM kills",
+                7000,
+                Box::new(move || killer.kill().map(|_| 1)),
+            ),
             load(
                 "storms",
                 9000,

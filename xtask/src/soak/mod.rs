@@ -96,7 +96,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => Binaries::at_or_build(Some(dir))?,
         None => Binaries::build_release()?,
     };
-    let out = options.out.clone().unwrap_or_else(|| paths::work().join("soak"));
+    let out = options
+        .out
+        .clone()
+        .unwrap_or_else(|| paths::work().join("soak"));
     let scratch = out.join("run");
     std::fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
     let setting = Setting {

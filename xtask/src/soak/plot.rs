@@ -73,7 +73,7 @@ const CHARTS: &[Chart] = &[
     },
 ];
 
-/// Writes the picture. Grey lines are faults.
+/// Writes the picture. Orange lines are faults.
 pub(super) fn draw(path: &Path, title: &str, samples: &[Sample], faults: &[Struck]) -> Result<()> {
     // The letters come with the program: no machine has to have fonts.
     plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
@@ -82,6 +82,7 @@ pub(super) fn draw(path: &Path, title: &str, samples: &[Sample], faults: &[Struc
     let drawn = (|| {
         area.fill(&WHITE)?;
         let rest = area.titled(title, (FONT, 26))?;
+        let rest = rest.titled("orange: a fault", (FONT, 14))?;
         for (part, chart) in rest.split_evenly((CHARTS.len(), 1)).iter().zip(CHARTS) {
             draw_chart(part, chart, samples, faults)?;
         }
@@ -102,8 +103,12 @@ fn draw_chart(
     faults: &[Struck],
 ) -> Drawn {
     let end = samples.last().map_or(1.0, |sample| sample.at);
-    let values = chart.lines.iter().flat_map(|(_, value)| samples.iter().filter_map(value));
-    let top = values.fold(1.0, f64::max) * 1.1;
+    let values = chart
+        .lines
+        .iter()
+        .flat_map(|(_, value)| samples.iter().filter_map(value));
+    // Room for the names above the lines.
+    let top = values.fold(1.0, f64::max) * 1.5;
     let mut context = ChartBuilder::on(area)
         .caption(chart.title, (FONT, 18))
         .margin(8)
@@ -115,10 +120,14 @@ fn draw_chart(
         .x_desc("seconds")
         .label_style((FONT, 14))
         .light_line_style(WHITE)
+        .bold_line_style(RGBColor(235, 235, 235))
         .draw()?;
-    let grey = RGBColor(200, 200, 200);
+    let fault_colour = RGBColor(255, 190, 110);
     context.draw_series(faults.iter().map(|fault| {
-        PathElement::new(vec![(fault.at, 0.0), (fault.at, top)], grey.stroke_width(1))
+        PathElement::new(
+            vec![(fault.at, 0.0), (fault.at, top)],
+            fault_colour.stroke_width(1),
+        )
     }))?;
     for ((name, value), colour) in chart.lines.iter().zip(COLOURS) {
         // Where a program is down its line is broken.

@@ -49,8 +49,7 @@ impl<'a> World<'a> {
     pub(super) fn start(setting: &'a Setting) -> Result<Self> {
         let disk = Tmpfs::new(&setting.tools.directory("state")?, c"64m")?;
         let keep = STORE_BYTES.to_string();
-        let collector =
-            Collector::start_with(&setting.tools, "store", &["--max-bytes", &keep])?;
+        let collector = Collector::start_with(&setting.tools, "store", &["--max-bytes", &keep])?;
         let proxy = Proxy::start(collector.address())?;
         let mut world = Self {
             setting,
@@ -94,7 +93,15 @@ impl<'a> World<'a> {
             .with_context(|| format!("opening {}", log.display()))?;
         let mut command = Command::new(&agent);
         command
-            .args(["run", "--cri", "none", "--node", "t", "--stop-timeout", "120s"])
+            .args([
+                "run",
+                "--cri",
+                "none",
+                "--node",
+                "t",
+                "--stop-timeout",
+                "120s",
+            ])
             .args(["--stats-interval", "2s", "--flow-interval", "2s"])
             .args(["--collector", &self.proxy.url()])
             .arg("--state-dir")
