@@ -212,7 +212,7 @@ fn strike(
         if part >= 1.0 {
             return Ok(struck);
         }
-        if part < PARTS[0] || part >= PARTS[2] {
+        if !(PARTS[0]..PARTS[2]).contains(&part) {
             continue;
         }
         let fault = Fault::choose(&mut random, part >= PARTS[1]);
