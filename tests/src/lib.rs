@@ -2,6 +2,7 @@
 //! collector, and what they share.
 #![forbid(unsafe_code)]
 
+pub mod delivery;
 pub mod load;
 pub mod net;
 #[cfg(feature = "cri")]

@@ -68,11 +68,12 @@ impl Binaries {
             .map(|entry| entry.path())
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                // The container runtime's tests run on this machine only.
+                // What runs on this machine only.
+                let here = ["culprit-containerd", "culprit-delivery"];
                 path.is_file()
                     && name.starts_with("culprit-")
                     && !name.contains('.')
-                    && name != "culprit-containerd"
+                    && !here.contains(&&*name)
             })
             .collect();
         files.sort();

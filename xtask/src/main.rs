@@ -9,6 +9,7 @@ mod paths;
 mod run;
 mod setup;
 mod sh;
+mod soak;
 mod test;
 mod vm;
 
@@ -33,10 +34,12 @@ enum Task {
     Run(run::Options),
     /// Build the BPF object and write it beside its source, or compare it with a rebuild.
     BuildEbpf(ebpf::Options),
-    /// Run all tests, in tiers: unit, ebpf-check, live, vm, containerd, fuzz-smoke.
+    /// Run all tests, in tiers: unit, ebpf-check, live, delivery, vm, containerd, fuzz-smoke.
     Test(test::Options),
     /// Measure what the agent costs, beside the same loads without it.
     Bench(bench::Options),
+    /// Load, churn and faults for a long time; says at the end whether anything leaked or got lost.
+    Soak(soak::Options),
     /// Run the scenarios on every kernel of the matrix, in QEMU.
     Vm(vm::Options),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(options) => ebpf::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Vm(options) => vm::run(&options),
     };
     match result {

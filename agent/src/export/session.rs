@@ -151,7 +151,7 @@ impl Session {
                         return Err(ahead(state.lane, resume.resume_from, next));
                     }
                     // What it has from an earlier stream need not be sent again.
-                    journal.acknowledge(state.lane, resume.resume_from)?;
+                    journal.resume(state.lane, resume.resume_from, resume.unassigned)?;
                     state.resume(resume.resume_from);
                     state.credit = welcome.credit_bytes;
                 }

@@ -37,6 +37,7 @@ impl Model {
             lanes: vec![LaneResume {
                 lane: lane.into(),
                 resume_from: self.expected,
+                ..LaneResume::default()
             }],
             max_batch_bytes: 2000,
             max_record_bytes: self.max_record,

@@ -145,6 +145,14 @@ impl Journal {
         self.lane(lane).acknowledge(to)
     }
 
+    /// See [`LaneQueue::resume`].
+    ///
+    /// # Errors
+    /// [`NeverSent`].
+    pub fn resume(&self, lane: Lane, to: u64, unassigned: u64) -> Result<(), NeverSent> {
+        self.lane(lane).resume(to, unassigned)
+    }
+
     /// See [`LaneQueue::reject`].
     ///
     /// # Errors

@@ -87,10 +87,11 @@ impl State {
         live.epoch = hello.epoch;
         let mut resume = Vec::with_capacity(LANES);
         for (lane, agent, committed) in cursors {
-            let from = self.open_lane(spool, lane, agent, committed)?;
+            let (from, unassigned) = self.open_lane(spool, lane, agent, committed)?;
             resume.push(LaneResume {
                 lane: lane.into(),
                 resume_from: from,
+                unassigned,
             });
         }
         Ok(Ok(Opened {
@@ -103,7 +104,7 @@ impl State {
         }))
     }
 
-    /// The lane's cursor. What the agent knows to be acknowledged beyond it is
+    /// The lane's cursor, and how many numbers below it were never given. What the agent knows to be acknowledged beyond it is
     /// in another collector's store, or was in one before this; but for the
     /// numbers that it never gave to an event.
     fn open_lane(
@@ -112,7 +113,7 @@ impl State {
         lane: Lane,
         agent: &LaneCursor,
         stands: Option<(u64, u64)>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, u64), StoreError> {
         let (committed, known) = stands.unwrap_or_default();
         let from = committed.max(agent.acked);
         let unassigned = agent.unassigned.saturating_sub(known).min(from - committed);
@@ -138,7 +139,7 @@ impl State {
         if let Some(live) = self.live.get_mut(&spool) {
             live.cursors[slot(lane)] = Some(Cursor::new(lane, from));
         }
-        Ok(from)
+        Ok((from, known + unassigned))
     }
 
     /// What is accounted for of a lane, and how many of those numbers were

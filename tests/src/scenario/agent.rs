@@ -133,6 +133,12 @@ impl Agent {
         self.child.id()
     }
 
+    /// SIGSTOP and SIGCONT, for instance.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("sending {signal:?} to the agent"))
+    }
+
     /// Waits until the condition holds over all events so far; false when the
     /// limit passed or the agent ended.
     pub fn wait_for(&self, limit: Duration, condition: impl Fn(&[Value]) -> bool) -> bool {

@@ -2,6 +2,7 @@
 //! commands whose output is looked at.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -18,24 +19,52 @@ use super::tools::{PATIENCE, Tools};
 pub struct Collector {
     program: PathBuf,
     address: SocketAddr,
+    flags: Vec<String>,
     /// Its store.
     pub store: PathBuf,
+    /// What it says on its two standard streams, of all its runs.
+    pub log: PathBuf,
     child: Child,
 }
 
 impl Collector {
     /// Starts one on a free port.
     pub fn start(tools: &Tools, name: &str) -> Result<Self> {
+        Self::start_with(tools, name, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(tools: &Tools, name: &str, flags: &[&str]) -> Result<Self> {
         let store = tools.directory(name)?;
+        let log = tools.scratch.join(format!("{name}.log"));
         // Free now, and nobody else here asks for it.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let child = spawn(&tools.collector, address, &store)?;
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let child = spawn(&tools.collector, address, &store, &flags, &log)?;
         Ok(Self {
             program: tools.collector.clone(),
             address,
+            flags,
             store,
+            log,
             child,
         })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// SIGSTOP and SIGCONT, for instance.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("sending {signal:?} to the collector"))
     }
 
     /// What agents are told.
@@ -52,7 +81,13 @@ impl Collector {
 
     /// Starts again on the same port and store.
     pub fn restart(&mut self) -> Result<()> {
-        self.child = spawn(&self.program, self.address, &self.store)?;
+        self.child = spawn(
+            &self.program,
+            self.address,
+            &self.store,
+            &self.flags,
+            &self.log,
+        )?;
         Ok(())
     }
 
@@ -81,13 +116,25 @@ impl Drop for Collector {
     }
 }
 
-fn spawn(program: &Path, address: SocketAddr, store: &Path) -> Result<Child> {
+fn spawn(
+    program: &Path,
+    address: SocketAddr,
+    store: &Path,
+    flags: &[String],
+    log: &Path,
+) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| log.display().to_string())?;
     let mut child = Command::new(program)
         .args(["run", "--listen", &address.to_string(), "--store"])
         .arg(store)
+        .args(flags)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
         .spawn()
         .with_context(|| format!("starting {}", program.display()))?;
     let deadline = Instant::now() + PATIENCE;

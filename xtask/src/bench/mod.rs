@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what the agent costs, always beside the same run without it.
 
 mod baseline;
-mod process;
-mod programs;
+pub(crate) mod process;
+pub(crate) mod programs;
 mod storms;
 
 use crate::run::child::Child;

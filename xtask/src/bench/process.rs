@@ -26,7 +26,7 @@ pub(super) fn cpu(pid: u32) -> Result<Duration> {
 }
 
 /// A line of /proc/<pid>/status in bytes, such as `VmRSS` or `VmHWM`.
-pub(super) fn memory(pid: u32, key: &str) -> Result<u64> {
+pub(crate) fn memory(pid: u32, key: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let kib: Option<u64> = text.lines().find_map(|line| {
@@ -52,7 +52,7 @@ pub(super) fn seen(agent: &Path, state: &Path) -> Result<u64> {
 }
 
 /// `culprit-agent status --json`.
-pub(super) fn status(agent: &Path, state: &Path) -> Result<Value> {
+pub(crate) fn status(agent: &Path, state: &Path) -> Result<Value> {
     let mut command = Command::new(agent);
     command.args(["status", "--json", "--state-dir"]).arg(state);
     serde_json::from_str(&sh::output(&mut command)?).context("parsing status --json")

@@ -105,7 +105,7 @@ pub(super) fn rows(
 }
 
 /// Bytes of the maps that the process holds, as the kernel accounts them.
-pub(super) fn map_bytes(pid: u32) -> Result<u64> {
+pub(crate) fn map_bytes(pid: u32) -> Result<u64> {
     let maps: BTreeMap<u64, u64> = fdinfo(pid, "map_id:")?
         .into_iter()
         .map(|(id, text)| (id, value(&text, "memlock:").unwrap_or(0)))

@@ -52,6 +52,14 @@ impl Child {
     /// # Errors
     /// When it does not end in time or with an exit code other than 0.
     pub(crate) fn stop(&mut self) -> Result<()> {
+        self.stop_within(STOP_LIMIT)
+    }
+
+    /// The same with a limit of one's own.
+    ///
+    /// # Errors
+    /// As `stop`.
+    pub(crate) fn stop_within(&mut self, limit: Duration) -> Result<()> {
         if self.poll()?.is_none() {
             // It may end in this very moment: the status below says how.
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
@@ -64,16 +72,34 @@ impl Child {
                     Some(signal) => bail!("{} was killed by signal {signal}", self.what),
                     None => bail!("{} stopped with {status}", self.what),
                 },
-                None if started.elapsed() > STOP_LIMIT => {
-                    bail!(
-                        "{} did not stop within {} s",
-                        self.what,
-                        STOP_LIMIT.as_secs()
-                    )
+                None if started.elapsed() > limit => {
+                    bail!("{} did not stop within {} s", self.what, limit.as_secs())
                 }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// SIGKILL, and its end.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.still_running()?;
+        self.process
+            .kill()
+            .and_then(|()| self.process.wait())
+            .map(|status| self.ended = Some(status))
+            .with_context(|| format!("killing {}", self.what))
+    }
+
+    /// SIGSTOP and SIGCONT, for instance.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.process), signal)
+            .with_context(|| format!("sending {signal:?} to {}", self.what))
     }
 
     fn poll(&mut self) -> Result<Option<ExitStatus>> {

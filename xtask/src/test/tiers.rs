@@ -14,6 +14,8 @@ pub(crate) enum Tier {
     EbpfCheck,
     /// The scenarios on this machine's kernel; needs root.
     Live,
+    /// Kills, full disks, damage, cuts and floods between agent and collector; needs root.
+    Delivery,
     /// The scenarios on every kernel of the matrix.
     Vm,
     /// Real pods in containerd; needs root.
@@ -26,6 +28,7 @@ const ALL: &[Tier] = &[
     Tier::Unit,
     Tier::EbpfCheck,
     Tier::Live,
+    Tier::Delivery,
     Tier::Vm,
     Tier::Containerd,
     Tier::FuzzSmoke,
@@ -44,6 +47,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::EbpfCheck => "ebpf-check",
             Self::Live => "live",
+            Self::Delivery => "delivery",
             Self::Vm => "vm",
             Self::Containerd => "containerd",
             Self::FuzzSmoke => "fuzz-smoke",
@@ -60,6 +64,8 @@ impl Tier {
             Self::EbpfCheck => ebpf_check(),
             Self::Live if !crate::is_root() => Ok(Tally::left_out("live: not root")),
             Self::Live => scenario::run(shared, "culprit-scenario", &[]),
+            Self::Delivery if !crate::is_root() => Ok(Tally::left_out("delivery: not root")),
+            Self::Delivery => scenario::run(shared, "culprit-delivery", &[]),
             Self::Vm => matrix(shared),
             Self::Containerd => containerd(shared),
             Self::FuzzSmoke => fuzz::run(),

@@ -9,6 +9,22 @@ impl LaneQueue {
     /// # Errors
     /// [`NeverSent`] when `to` lies past everything that was ever sent.
     pub fn acknowledge(&mut self, to: u64) -> Result<(), NeverSent> {
+        self.settle(to, 0)
+    }
+
+    /// A collector that just welcomed this agent is done with all records
+    /// below `to`; of those numbers `unassigned` were never given, as it was
+    /// told, perhaps by a run that was killed before it could note that.
+    ///
+    /// # Errors
+    /// As `acknowledge`.
+    pub fn resume(&mut self, to: u64, unassigned: u64) -> Result<(), NeverSent> {
+        self.settle(to, unassigned.saturating_sub(self.unassigned))
+    }
+
+    /// `told`: numbers from `acked` to `to` that the collector knows to stand
+    /// for no event.
+    fn settle(&mut self, to: u64, mut told: u64) -> Result<(), NeverSent> {
         if to > self.sent_high {
             return Err(NeverSent {
                 said: to,
@@ -37,16 +53,21 @@ impl LaneQueue {
                 Slot::Gap(gap) => {
                     let unassigned = gap.last - gap.first + 1 - gap.events;
                     totals.retained -= gap.undecided;
+                    let known = told.min(unassigned);
+                    told -= known;
                     if gap.announced {
                         totals.lose(gap.reason, gap.undecided);
                         self.unassigned += unassigned;
                     } else {
                         // The collector has got so far without being told of
-                        // the gap: it has the records, those too of which a
-                        // run that was killed had left no trace on disk.
-                        totals.committed += gap.undecided + unassigned;
-                        totals.recovered += unassigned;
-                        totals.recovered_late += unassigned;
+                        // the gap by this run: what no other run told it
+                        // either, it has as records, of which a run that was
+                        // killed had left no trace on disk.
+                        let late = unassigned - known;
+                        self.unassigned += known;
+                        totals.committed += gap.undecided + late;
+                        totals.recovered += late;
+                        totals.recovered_late += late;
                     }
                     self.markers -= 1;
                 }

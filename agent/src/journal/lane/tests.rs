@@ -371,6 +371,43 @@ fn numbers_that_were_never_given_are_no_loss() {
 }
 
 #[test]
+fn a_hole_that_a_killed_run_had_told_is_no_record() {
+    let former = Recovery {
+        acked: 0,
+        next: 100,
+        unassigned: 0,
+        counted: 0,
+        pieces: vec![
+            Piece::Stored { first: 0, last: 1 },
+            Piece::Gap {
+                first: 2,
+                last: 49,
+                reason: GapReason::Restart,
+                events: 0,
+            },
+            Piece::Stored {
+                first: 50,
+                last: 54,
+            },
+            Piece::Gap {
+                first: 55,
+                last: 99,
+                reason: GapReason::Restart,
+                events: 0,
+            },
+        ],
+    };
+    let mut lane = LaneQueue::recovered(Some(MAX_BYTES), former);
+    // The run before had sent 55 to 57 from memory, and told of the hole from
+    // 2 on before it was killed.
+    lane.resume(58, 48).unwrap();
+    let totals = lane.totals();
+    assert_eq!((totals.committed, totals.recovered_late), (10, 3));
+    assert_eq!(lane.unassigned(), 48);
+    assert_eq!(lane.unassigned_in_all(), 48 + 42);
+}
+
+#[test]
 fn gaps_without_number_are_joined() {
     let mut lane = LaneQueue::new(Some(MAX_BYTES));
     for _ in 0..20_000 {
