@@ -158,7 +158,14 @@ async fn keep_sending(shared: Arc<Shared>, lanes: &'static [Lane]) {
         // Once, and again when it becomes another trouble: a collector that is
         // away for a day is not worth a log line every thirty seconds.
         let trouble = crate::causes(&ended);
-        if trouble == told {
+        if welcomed {
+            // Collectors end old connections now and then; it is no trouble
+            // unless the next does not come about.
+            tracing::info!(
+                collector = target.url, lanes = names, %trouble,
+                "the stream ended; connecting again"
+            );
+        } else if trouble == told {
             tracing::debug!(collector = target.url, lanes = names, %trouble, "still not sending");
         } else {
             tracing::warn!(
