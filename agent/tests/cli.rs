@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use culprit_agent::pipeline::about;
 use culprit_agent::pipeline::agent::{Agent, Options};
 use culprit_agent::pipeline::driver::Driver;
 use culprit_proto::v1::StatusResponse;
+use culprit_tls::testing::Authority;
 use snapbox::{assert_data_eq, file, str};
 use support::{connect, connect_by, events_when, options, ports};
 use tokio::sync::watch;
@@ -90,7 +92,51 @@ culprit-agent: configuration file /none: No such file or directory (os error 2);
     assert_data_eq!(
         error(&["run", "--collector", "collector:4750"]),
         str![[r#"
-culprit-agent: --collector "collector:4750": this is no address of a collector; write http://HOST:PORT, such as http://culprit-collector:4750
+culprit-agent: --collector "collector:4750": this is no address of a collector; write https://HOST:PORT or http://HOST:PORT, such as https://culprit-collector:4750
+
+"#]]
+    );
+    assert_data_eq!(
+        error(&["run", "--collector", "http://192.0.2.1:4750"]),
+        str![[r#"
+culprit-agent: --collector http://192.0.2.1:4750 would be sent to without TLS; write https:// and give --tls-ca, --tls-cert and --tls-key, or accept the risk with --allow-plaintext
+
+"#]]
+    );
+    assert_data_eq!(
+        error(&["run", "--collector", "https://192.0.2.1:4750"]),
+        str![[r#"
+culprit-agent: --collector https://192.0.2.1:4750: TLS needs certificates; give --tls-ca, --tls-cert and --tls-key
+
+"#]]
+    );
+    assert_data_eq!(
+        error(&[
+            "run",
+            "--collector",
+            "https://localhost:1",
+            "--tls-ca",
+            "/none/ca"
+        ]),
+        str![[r#"
+culprit-agent: TLS needs --tls-ca, --tls-cert and --tls-key; give --tls-cert and --tls-key too
+
+"#]]
+    );
+    let files = [
+        "run",
+        "--tls-ca",
+        "/none/ca",
+        "--tls-cert",
+        "/none/cert",
+        "--tls-key",
+        "/none/key",
+        "--collector",
+    ];
+    assert_data_eq!(
+        error(&[&files[..], &["https://localhost:1"]].concat()),
+        str![[r#"
+culprit-agent: --tls-key /none/key: cannot read it: No such file or directory (os error 2)
 
 "#]]
     );
@@ -139,6 +185,51 @@ culprit-agent: no agent at /none/agent.sock; is `culprit-agent run` running, and
 culprit-agent: --since: "yesterday" is neither a duration such as 5m nor an RFC 3339 time such as 2026-11-22T12:00:00Z
 
 "#]]
+    );
+}
+
+/// Stopped by a wrong flag, so that no probe is needed.
+#[test]
+fn plaintext_and_open_keys_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| {
+        let wrong = ["run", "--queue-bulk", "1KiB", "--state-dir", "/none"];
+        let output = run(&[&wrong[..], args].concat());
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    let warned = error(&["--collector", "http://192.0.2.1:4750", "--allow-plaintext"]);
+    assert!(
+        warned.contains("WARN") && warned.contains("--allow-plaintext: no TLS to http://192.0.2.1"),
+        "{warned}"
+    );
+    let quiet = error(&["--collector", "http://[::1]:4750"]);
+    assert!(quiet.starts_with("culprit-agent: --queue-bulk"), "{quiet}");
+
+    let ca = Authority::new("a");
+    let files = ca.files(dir.path(), "agent", &ca.issue(&["n1"]));
+    let flags = [
+        "--collector",
+        "https://192.0.2.1:4750",
+        "--tls-ca",
+        files.ca.to_str().unwrap(),
+        "--tls-cert",
+        files.cert.to_str().unwrap(),
+        "--tls-key",
+        files.key.to_str().unwrap(),
+    ];
+    let quiet = error(&flags);
+    assert!(quiet.starts_with("culprit-agent: --queue-bulk"), "{quiet}");
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
+    let warned = error(&flags);
+    assert!(
+        warned.contains("agent-key.pem: every user of this machine can read it"),
+        "{warned}"
+    );
+    let unused = error(&[&flags[..], &["--collector", "http://localhost:1"]].concat()[2..]);
+    assert!(
+        unused.contains("no --collector begins with https://"),
+        "{unused}"
     );
 }
 
@@ -251,7 +342,7 @@ async fn dump_filters_what_the_agent_remembers() {
         .run(&[&only[..], &["--pod", "shop/web"]].concat())
         .await;
     assert_eq!(json_ports(&pod), [""; 0]);
-    let mode = std::os::unix::fs::PermissionsExt::mode(
+    let mode = PermissionsExt::mode(
         &fs::metadata(running.dir.path().join("agent.sock"))
             .unwrap()
             .permissions(),

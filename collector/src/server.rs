@@ -1,16 +1,20 @@
 //! The gRPC side: streams of agents and questions, on one port.
 
+mod access;
 mod admit;
 mod body;
 mod connection;
 mod gate;
+mod identity;
+mod io;
 mod memory;
 mod query;
 mod refusals;
 mod service;
 mod stream;
+mod tls;
+mod token;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +30,11 @@ use crate::store::WriterHandle;
 use gate::Gate;
 use memory::Memory;
 
+pub use access::{Access, Counters, QUERY_NAME};
 pub use memory::{DEFAULT_MEMORY, MIN_MEMORY};
 pub use refusals::Refusals;
+pub use tls::Door;
+pub use token::{TokenReview, Tokens};
 
 /// Streams of agents at one time; more are refused with RESOURCE_EXHAUSTED.
 const MAX_STREAMS: usize = 4096;
@@ -37,8 +44,6 @@ const MAX_QUERIES: usize = 8;
 const MAX_QUESTION_BYTES: usize = 16 * 1024;
 /// After a stop, connections have this long to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
-/// Rest after an accept that failed, for want of descriptors say.
-const REST: Duration = Duration::from_millis(100);
 
 /// What the server needs to know.
 #[derive(Clone, Debug)]
@@ -98,8 +103,7 @@ impl Default for Bounds {
     }
 }
 
-/// Serves until `stop` turns true. Streams then end with what was received
-/// acknowledged, which still needs the writer: stop that one afterwards.
+/// [`serve_with`] plaintext, with nothing asked of anybody.
 ///
 /// # Errors
 /// When the listener fails.
@@ -108,13 +112,29 @@ pub async fn serve(
     settings: Settings,
     writer: WriterHandle,
     stop: watch::Receiver<bool>,
-) -> io::Result<()> {
+) -> std::io::Result<()> {
+    serve_with(listener, settings, Access::open(), writer, stop).await
+}
+
+/// Serves until `stop` turns true. Streams then end with what was received
+/// acknowledged, which still needs the writer: stop that one afterwards.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_with(
+    listener: TcpListener,
+    settings: Settings,
+    access: Access,
+    writer: WriterHandle,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let Settings {
         store,
         credit_bytes,
         bounds,
         refusals,
     } = settings;
+    let access = Arc::new(access);
     let memory = Arc::new(Memory::new(bounds.max_memory));
     let gate = Gate::new(
         memory.connections(),
@@ -122,6 +142,7 @@ pub async fn serve(
         Arc::clone(&refusals),
     );
     let streams = stream::Streams {
+        access: Arc::clone(&access),
         writer,
         credit_bytes,
         bounds,
@@ -131,6 +152,7 @@ pub async fn serve(
         stop: stop.clone(),
     };
     let queries = query::Queries {
+        access: Arc::clone(&access),
         store,
         memory,
         refusals: Arc::clone(&refusals),
@@ -144,27 +166,17 @@ pub async fn serve(
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .prepare();
+    let mut incoming = tls::incoming(listener, access, gate);
     let mut connections = JoinSet::new();
     let mut stopping = std::pin::pin!(stopped(stop.clone()));
     loop {
-        let (io, peer) = tokio::select! {
+        let (io, peer, ticket) = tokio::select! {
             () = &mut stopping => break,
             // A panic has said so itself.
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(REST).await;
-                    continue;
-                }
-            },
+            Some(ready) = incoming.recv() => ready,
+            else => break,
         };
-        let Some(ticket) = gate.admit(peer.ip()) else {
-            continue;
-        };
-        // Without it answers are a little slower, no more.
-        let _ = io.set_nodelay(true);
         let (routes, refusals, stop) = (routes.clone(), Arc::clone(&refusals), stop.clone());
         connections.spawn(async move {
             let _ticket = ticket;
@@ -172,7 +184,7 @@ pub async fn serve(
         });
     }
     // New connections are refused from here on.
-    drop(listener);
+    drop(incoming);
     let end = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, end).await.is_err() {
         tracing::warn!(

@@ -39,10 +39,33 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// Collector to send to, such as http://culprit-collector:4750; repeat for
+    /// Collector to send to, such as https://culprit-collector:4750; repeat for
     /// several, of which one is used [default: none, events stay on this node]
     #[arg(long, value_name = "URL")]
     pub collector: Vec<String>,
+    /// Authorities, PEM, one of which must have signed the collector's
+    /// certificate; read again when it changes, as the two below
+    /// [default: none; https:// needs all three]
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// This agent's certificate, PEM, which names the node: as DNS SAN, or as
+    /// URI SAN spiffe://DOMAIN/node/NODE [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Name in the collector's certificate [default: the host of its address]
+    #[arg(long, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+    /// Token to show the collector, read at each connect; sent over TLS or to
+    /// this machine only [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Send to collectors on other machines without TLS: whoever is on the way
+    /// can read and change every event
+    #[arg(long)]
+    pub allow_plaintext: bool,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -166,6 +189,12 @@ impl Settings {
         }
         Self {
             collector: list(self.collector, file.collector),
+            tls_ca: self.tls_ca.or(file.tls_ca),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_server_name: self.tls_server_name.or(file.tls_server_name),
+            token_file: self.token_file.or(file.token_file),
+            allow_plaintext: self.allow_plaintext || file.allow_plaintext,
             node: self.node.or(file.node),
             cri: self.cri.or(file.cri),
             state_dir: self.state_dir.or(file.state_dir),

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod client;
+pub mod security;
 pub mod session;
 #[cfg(test)]
 mod session_tests;

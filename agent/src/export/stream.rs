@@ -7,6 +7,7 @@ use std::time::Duration;
 use culprit_proto::limits::MAX_MESSAGE_BYTES;
 use culprit_proto::v1::collector_client::CollectorClient;
 use culprit_proto::v1::{AgentMessage, CollectorMessage, Lane, agent_message, collector_message};
+use culprit_tls::Heard;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,6 +15,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use super::client::Shared;
+use super::security::TokenError;
 use super::session::{self, Breach, Session};
 use super::target::Target;
 use crate::journal::Journal;
@@ -35,6 +37,10 @@ const OUTBOX: usize = 2;
 pub(super) enum Ended {
     #[error("cannot connect: {0}")]
     Connect(#[source] tonic::transport::Error),
+    #[error("the connection ended at once: {0}")]
+    Tls(String),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("no connection within {CONNECT_TIMEOUT:?}")]
     ConnectTimeout,
     #[error("{}: {}", said_by(.0.code()), culprit_proto::text::clip(.0.message()))]
@@ -84,15 +90,22 @@ pub(super) async fn stream(
     hello.lanes = lanes.iter().map(|lane| journal.cursor(*lane)).collect();
     // The channel is new and has room.
     let _ = outbox.try_send(wrap(agent_message::Message::Hello(hello)));
+    let heard = Heard::default();
     let open = async {
-        let channel = endpoint.connect().await.map_err(Ended::Connect)?;
+        let mut request = tonic::Request::new(ReceiverStream::new(inbox));
+        target.show_token(request.metadata_mut()).await?;
+        let channel = target
+            .connect(endpoint, &heard)
+            .await
+            .map_err(Ended::Connect)?;
         let mut client = CollectorClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Ok::<_, Ended>(
-            client
-                .stream(ReceiverStream::new(inbox))
-                .await?
-                .into_inner(),
-        )
+        match client.stream(request).await {
+            Ok(answers) => Ok(answers.into_inner()),
+            Err(status) => Err(match heard.get() {
+                Some(why) => Ended::Tls(why.to_owned()),
+                None => status.into(),
+            }),
+        }
     };
     let mut answers = tokio::time::timeout(CONNECT_TIMEOUT, open)
         .await

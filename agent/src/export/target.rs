@@ -3,13 +3,34 @@
 use culprit_proto::text::escape;
 use tonic::transport::Uri;
 
+use super::security::Security;
+
 /// A collector's address that the agent can speak to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// As the user wrote it.
     pub url: String,
     /// The same, parsed.
     pub uri: Uri,
+    /// How to speak to it; nothing but plaintext as [`order`] leaves it.
+    pub security: Security,
+}
+
+impl Target {
+    /// Whether it is spoken to in TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
+    /// Whether it is on this machine, by its address.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let host = self.uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let ip: Result<std::net::IpAddr, _> = host.parse();
+        host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+    }
 }
 
 /// Checks the addresses and puts them in this node's order: highest weight of
@@ -23,19 +44,19 @@ pub fn order(node: &str, urls: &[String]) -> Result<Vec<Target>, String> {
     for url in urls {
         let wrong = |what: &str| {
             format!(
-                "--collector \"{}\": {what}; write http://HOST:PORT, such as http://culprit-collector:4750",
+                "--collector \"{}\": {what}; write https://HOST:PORT or http://HOST:PORT, such as https://culprit-collector:4750",
                 escape(url)
             )
         };
         let uri: Uri = url.parse().map_err(|error| wrong(&format!("{error}")))?;
         match uri.scheme_str() {
-            Some("http") if uri.host().is_some() => {}
-            Some("https") => return Err(wrong("this version does not speak TLS")),
+            Some("http" | "https") if uri.host().is_some() => {}
             _ => return Err(wrong("this is no address of a collector")),
         }
         targets.push(Target {
             url: url.clone(),
             uri,
+            security: Security::default(),
         });
     }
     targets.sort_by_key(|target| std::cmp::Reverse(weight(node, &target.url)));
@@ -89,7 +110,7 @@ mod tests {
         for url in [
             "collector:4750",
             "ftp://c:1",
-            "https://c:1",
+            "https://",
             "http://",
             "a\u{1b}b",
             "",
@@ -98,9 +119,21 @@ mod tests {
             assert!(error.contains("http://HOST:PORT"), "{error}");
             assert!(!error.contains('\u{1b}'));
         }
-        assert_eq!(
-            order("n", &["http://[::1]:4750".to_owned()]).unwrap().len(),
-            1
-        );
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_addresses() {
+        for (url, local) in [
+            ("http://[::1]:4750", true),
+            ("http://127.3.2.1:4750", true),
+            ("https://LocalHost:1", true),
+            ("http://10.0.0.1:4750", false),
+            ("http://localhost.example:1", false),
+            ("http://[2001:db8::1]:1", false),
+        ] {
+            let target = order("n", &[url.to_owned()]).unwrap().remove(0);
+            assert_eq!(target.is_local(), local, "{url}");
+            assert_eq!(target.is_tls(), url.starts_with("https"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use culprit_proto::kind::{EventKind, Filter, PodFilter};
 use culprit_proto::limits::{DEFAULT_CREDIT_BYTES, MAX_BATCH_BYTES};
 use culprit_proto::time;
 
-use crate::server::MIN_MEMORY;
+use crate::server::{MIN_MEMORY, QUERY_NAME};
 
 /// Receives the events of Culprit's agents, keeps them, and answers questions.
 #[derive(Debug, Parser)]
@@ -31,8 +31,8 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Address and port to listen on; port 0 takes a free one. There is no
-    /// authentication yet: listen only where agents alone can reach it.
+    /// Address and port to listen on; port 0 takes a free one. Anything but
+    /// loopback needs TLS, or --allow-plaintext.
     #[arg(long, default_value = "127.0.0.1:4750", value_name = "ADDR")]
     pub(super) listen: SocketAddr,
     /// Directory of the store; made when it is not there.
@@ -59,9 +59,54 @@ pub(super) struct RunArgs {
     /// evenly over the collectors again; they resume without a loss.
     #[arg(long, default_value = "30m", value_name = "DURATION", value_parser = parse_age)]
     pub(super) connection_age: u64,
+    #[command(flatten)]
+    pub(super) tls: ServerTlsArgs,
     /// Form of the log on stderr; RUST_LOG says how much.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
+}
+
+/// TLS of the side that listens: all three files or none.
+#[derive(Debug, Args)]
+pub(super) struct ServerTlsArgs {
+    /// The collector's certificate, PEM, with those between it and its
+    /// authority; read again when it changes, as the two below.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_client_ca"])]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert, PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_client_ca"])]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Authorities, PEM, one of which must have signed a client's certificate.
+    /// An agent may be the nodes that its certificate names: as DNS SAN, or
+    /// as URI SAN spiffe://DOMAIN/node/NODE.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    pub(super) tls_client_ca: Option<PathBuf>,
+    /// The DNS SAN of certificates that may ask questions; no node can have
+    /// this name.
+    #[arg(long, value_name = "NAME", default_value = QUERY_NAME)]
+    pub(super) query_name: String,
+    /// Listen without TLS on any address: whoever reaches it can read every
+    /// event, and send events of any node.
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub(super) allow_plaintext: bool,
+}
+
+/// TLS of the side that asks: all three files or none.
+#[derive(Debug, Args)]
+pub(super) struct ClientTlsArgs {
+    /// Authorities, PEM, one of which must have signed the collector's
+    /// certificate; for --collector https://HOST:PORT.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key", "collector"])]
+    pub(super) tls_ca: Option<PathBuf>,
+    /// A certificate that may ask questions, PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert, PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Name in the collector's certificate, when it is not the URL's host.
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    pub(super) tls_server_name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,7 +128,8 @@ pub(super) struct SourceArgs {
     /// Read the store in this directory, beside a running collector or without.
     #[arg(long, value_name = "DIR")]
     pub(super) store: Option<PathBuf>,
-    /// Ask a running collector, such as http://127.0.0.1:4750.
+    /// Ask a running collector, such as http://127.0.0.1:4750 or
+    /// https://culprit-collector:4750.
     #[arg(long, value_name = "URL")]
     pub(super) collector: Option<String>,
 }
@@ -123,6 +169,8 @@ impl FilterArgs {
 pub(super) struct EventsArgs {
     #[command(flatten)]
     pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) tls: ClientTlsArgs,
     /// Only of this kind, such as oom_kill; may be given more than once.
     #[arg(long = "kind", value_name = "K")]
     pub(super) kinds: Vec<EventKind>,
@@ -138,6 +186,8 @@ pub(super) struct FlowsArgs {
     #[command(flatten)]
     pub(super) source: SourceArgs,
     #[command(flatten)]
+    pub(super) tls: ClientTlsArgs,
+    #[command(flatten)]
     pub(super) filter: FilterArgs,
     /// A table for people or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -148,6 +198,8 @@ pub(super) struct FlowsArgs {
 pub(super) struct NodesArgs {
     #[command(flatten)]
     pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) tls: ClientTlsArgs,
     /// Only this node.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) node: String,

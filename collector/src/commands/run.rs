@@ -1,15 +1,17 @@
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use culprit_tls::{Counts, Files, Server};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::args::{LogFormat, RunArgs};
-use crate::server::{self, Refusals, Settings};
+use super::args::{LogFormat, RunArgs, ServerTlsArgs};
+use crate::server::{self, Access, Counters, Refusals, Settings};
 use crate::store::{Bounds, Totals, Writer};
 
 /// Runs the collector until a signal.
@@ -21,19 +23,31 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         max_bytes: args.max_bytes,
         max_age: args.max_age,
     };
+    let access = access(args.listen, args.tls)?;
+    let refused = Arc::clone(&access.counters);
+    let files = access.tls.as_ref().map(|tls| Arc::clone(tls.files()));
+    if let Some(files) = &files {
+        files.watch();
+    }
     let mut writer = Writer::start(&args.store, bounds, args.credit_bytes)?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("--listen {}: cannot listen", args.listen))?;
     let address = listener.local_addr().context("cannot read the address")?;
-    tracing::info!(%address, store = %args.store.display(), "listening");
+    tracing::info!(%address, tls = files.is_some(), store = %args.store.display(), "listening");
     let (stop, stopped) = watch::channel(false);
     let mut settings = Settings::new(args.store, args.credit_bytes);
     settings.bounds.max_memory = args.max_memory;
     settings.bounds.connections_per_address = args.max_connections_per_address;
     settings.bounds.age = Duration::from_nanos(args.connection_age);
     let refusals = Arc::clone(&settings.refusals);
-    let mut serving = tokio::spawn(server::serve(listener, settings, writer.handle(), stopped));
+    let mut serving = tokio::spawn(server::serve_with(
+        listener,
+        settings,
+        access,
+        writer.handle(),
+        stopped,
+    ));
     let outcome = tokio::select! {
         _ = interrupt.recv() => Ok(None),
         _ = terminate.recv() => Ok(None),
@@ -53,14 +67,39 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         .ok()
         .flatten()
         .context("the store's writer panicked; see the log")?;
-    println!("{}", say(&totals, &refusals));
+    let files = files.map(|files| files.counts()).unwrap_or_default();
+    println!("{}", say(&totals, &refusals, &refused, files));
     served?
         .context("the server panicked")?
         .context("the server failed")
 }
 
+/// Who may connect, by the flags.
+fn access(listen: SocketAddr, args: ServerTlsArgs) -> anyhow::Result<Access> {
+    let mut access = Access::open();
+    access.query_name = args.query_name;
+    match (args.tls_client_ca, args.tls_cert, args.tls_key) {
+        (Some(ca), Some(cert), Some(key)) => {
+            access.tls = Some(Server::load(Files {
+                ca,
+                cert,
+                key,
+                ca_flag: "--tls-client-ca",
+            })?);
+        }
+        _ if listen.ip().is_loopback() => {}
+        _ if args.allow_plaintext => tracing::warn!(
+            "--allow-plaintext: no TLS on {listen}; whoever reaches this address can read every event and send events of any node"
+        ),
+        _ => anyhow::bail!(
+            "--listen {listen} is open to other machines and there is no TLS; give --tls-cert, --tls-key and --tls-client-ca, listen on 127.0.0.1, or accept the risk with --allow-plaintext"
+        ),
+    }
+    Ok(access)
+}
+
 /// The totals as one line.
-fn say(totals: &Totals, refusals: &Refusals) -> String {
+fn say(totals: &Totals, refusals: &Refusals, refused: &Counters, files: Counts) -> String {
     let r = &totals.records;
     let mut text = format!(
         "collector stopped: {} events stored in {} commits from {} streams, {} duplicates, \
@@ -78,7 +117,12 @@ fn say(totals: &Totals, refusals: &Refusals) -> String {
         (totals.reports_refused, "reports that do not add up"),
         (totals.failures, "commits failed"),
     ];
-    for (n, what) in of_writer.into_iter().chain(refusals.list()) {
+    let of_files = [
+        (files.reloads, "times new TLS files"),
+        (files.bad, "times bad TLS files"),
+    ];
+    let others = refusals.list().into_iter().chain(refused.list());
+    for (n, what) in of_writer.into_iter().chain(others).chain(of_files) {
         if n > 0 {
             text.push_str(&format!(", {n} {what}"));
         }

@@ -20,7 +20,7 @@ pub(super) async fn events(args: EventsArgs) -> anyhow::Result<()> {
         node: args.filter.node,
     };
     let mut out = BufWriter::new(stdout().lock());
-    let source = Source::open(args.source).await?;
+    let source = Source::open(args.source, args.tls).await?;
     source
         .events(&query, |event| match args.format {
             Format::Json => print_json(&mut out, &event),
@@ -48,7 +48,7 @@ pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
         node: args.filter.node,
     };
     let mut out = BufWriter::new(stdout().lock());
-    let source = Source::open(args.source).await?;
+    let source = Source::open(args.source, args.tls).await?;
     if args.format == Format::Table {
         writeln!(out, "{}", table::flow_header())?;
     }
@@ -70,7 +70,7 @@ pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
 /// `culprit-collector nodes`
 pub(super) async fn nodes(args: NodesArgs) -> anyhow::Result<()> {
     let mut out = BufWriter::new(stdout().lock());
-    let source = Source::open(args.source).await?;
+    let source = Source::open(args.source, args.tls).await?;
     if args.format == Format::Table {
         let header = if args.loss {
             table::account_header()

@@ -5,19 +5,20 @@ use culprit_proto::limits::MAX_MESSAGE_BYTES;
 use culprit_proto::text;
 use culprit_proto::v1::query_client::QueryClient;
 use culprit_proto::v1::{NodeStatus, NodesRequest, StoredEvent};
+use culprit_tls::{Client, Files, Heard};
 use tonic::transport::{Channel, Endpoint};
 
-use super::args::SourceArgs;
+use super::args::{ClientTlsArgs, SourceArgs};
 use crate::store::{self, Query, Reader};
 
 /// Where answers come from.
 pub(super) enum Source {
     Store(PathBuf),
-    Collector(Box<QueryClient<Channel>>),
+    Collector(Box<QueryClient<Channel>>, Heard),
 }
 
 impl Source {
-    pub(super) async fn open(args: SourceArgs) -> anyhow::Result<Self> {
+    pub(super) async fn open(args: SourceArgs, tls: ClientTlsArgs) -> anyhow::Result<Self> {
         if let Some(dir) = args.store {
             return Ok(Self::Store(dir));
         }
@@ -26,13 +27,22 @@ impl Source {
         let endpoint = Endpoint::from_shared(url).with_context(|| {
             format!("--collector {shown}: not a URL such as http://127.0.0.1:4750")
         })?;
-        let channel = endpoint
-            .connect_timeout(std::time::Duration::from_secs(10))
-            .connect()
-            .await
-            .with_context(|| format!("--collector {shown}: cannot connect"))?;
+        let endpoint = endpoint.connect_timeout(std::time::Duration::from_secs(10));
+        let https = endpoint.uri().scheme_str() == Some("https");
+        let heard = Heard::default();
+        let channel = match (https, client(tls)?) {
+            (true, Some(tls)) => tls.connect_and_hear(endpoint, &heard).await,
+            (false, None) => endpoint.connect().await,
+            (true, None) => anyhow::bail!(
+                "--collector {shown}: TLS needs a certificate; give --tls-ca, --tls-cert and --tls-key"
+            ),
+            (false, Some(_)) => anyhow::bail!(
+                "--collector {shown}: --tls-ca is for TLS; write https://HOST:PORT, or leave the flag out"
+            ),
+        };
+        let channel = channel.with_context(|| format!("--collector {shown}: cannot connect"))?;
         let client = QueryClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self::Collector(Box::new(client)))
+        Ok(Self::Collector(Box::new(client), heard))
     }
 
     /// Calls `each` for every event, oldest first.
@@ -43,10 +53,14 @@ impl Source {
     ) -> anyhow::Result<()> {
         match self {
             Self::Store(dir) => Reader::open(&dir)?.events(query, each),
-            Self::Collector(mut client) => {
+            Self::Collector(mut client, heard) => {
                 let request = query.filter.to_events_request(&query.node);
-                let mut events = client.events(request).await.map_err(status)?.into_inner();
-                while let Some(event) = events.message().await.map_err(status)? {
+                let mut events = client
+                    .events(request)
+                    .await
+                    .map_err(|s| status(&s, &heard))?
+                    .into_inner();
+                while let Some(event) = events.message().await.map_err(|s| status(&s, &heard))? {
                     each(event)?;
                 }
                 Ok(())
@@ -67,14 +81,14 @@ impl Source {
         // What a killed collector left behind is not connected.
         let (mut source, live) = match self {
             Self::Store(dir) => (Pages::Store(Reader::open(&dir)?), store::in_use(&dir)),
-            Self::Collector(client) => (Pages::Collector(client), true),
+            Self::Collector(client, heard) => (Pages::Collector(client, heard), true),
         };
         loop {
             let page = match &mut source {
                 Pages::Store(reader) => reader.nodes_page(&request)?,
-                Pages::Collector(client) => {
+                Pages::Collector(client, heard) => {
                     let answer = client.nodes(request.clone()).await;
-                    answer.map_err(status)?.into_inner()
+                    answer.map_err(|s| status(&s, heard))?.into_inner()
                 }
             };
             let last = page.nodes.last().map(|node| node.node.clone());
@@ -93,9 +107,25 @@ impl Source {
 
 enum Pages {
     Store(Reader),
-    Collector(Box<QueryClient<Channel>>),
+    Collector(Box<QueryClient<Channel>>, Heard),
 }
 
-fn status(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the collector answered: {}", status.message())
+fn client(args: ClientTlsArgs) -> anyhow::Result<Option<Client>> {
+    let (Some(ca), Some(cert), Some(key)) = (args.tls_ca, args.tls_cert, args.tls_key) else {
+        return Ok(None);
+    };
+    let files = Files {
+        ca,
+        cert,
+        key,
+        ca_flag: "--tls-ca",
+    };
+    Ok(Some(Client::load(files, args.tls_server_name.as_deref())?))
+}
+
+fn status(status: &tonic::Status, heard: &Heard) -> anyhow::Error {
+    match heard.get() {
+        Some(why) => anyhow::anyhow!("the connection ended at once: {why}"),
+        None => anyhow::anyhow!("the collector answered: {}", status.message()),
+    }
 }

@@ -9,7 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
+use super::access::Access;
 use super::connection::{Active, Connection};
+use super::identity::may_ask;
 use super::memory::{Memory, Permit};
 use super::refusals::Refusals;
 use crate::store::{Page, Position, Query, Reader, StoreError};
@@ -21,6 +23,7 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// The service Query.
 pub(super) struct Queries {
+    pub(super) access: Arc<Access>,
     pub(super) store: PathBuf,
     pub(super) memory: Arc<Memory>,
     pub(super) refusals: Arc<Refusals>,
@@ -56,6 +59,7 @@ impl QueryService for Queries {
         &self,
         request: Request<EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
+        may_ask(&self.access, &request)?;
         let room = self.room(&request)?;
         let request = request.into_inner();
         let query = Query {
@@ -88,6 +92,7 @@ impl QueryService for Queries {
         &self,
         request: Request<NodesRequest>,
     ) -> Result<Response<NodesResponse>, Status> {
+        may_ask(&self.access, &request)?;
         let _room = self.room(&request)?;
         let store = self.store.clone();
         let request = request.into_inner();

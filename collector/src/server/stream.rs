@@ -13,9 +13,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Bounds;
+use super::access::Access;
 use super::admit::{Admission, decode, fault, refusal};
 use super::body::Meter;
 use super::connection::Connection;
+use super::identity::Claimant;
 use super::memory::{Class, Memory, Permit};
 use super::refusals::Refusals;
 use crate::protocol::{check_hello, peek};
@@ -32,6 +34,7 @@ type Out = mpsc::Sender<Result<CollectorMessage, Status>>;
 
 /// What all streams of agents share.
 pub(super) struct Streams {
+    pub(super) access: Arc<Access>,
     pub(super) writer: WriterHandle,
     pub(super) credit_bytes: u64,
     pub(super) bounds: Bounds,
@@ -64,6 +67,7 @@ impl Streams {
         let connection = connection.ok_or_else(|| Status::internal("no connection"))?;
         let (out, answers) = mpsc::channel(MAX_ANSWERS);
         let stream = AgentStream {
+            claimant: Claimant::of(&self.access, &request),
             inbound: request.into_inner(),
             shared: Arc::clone(self),
             meter,
@@ -78,6 +82,7 @@ impl Streams {
 }
 
 struct AgentStream {
+    claimant: Claimant,
     inbound: Streaming<Bytes>,
     shared: Arc<Streams>,
     meter: Arc<Meter>,
@@ -163,6 +168,7 @@ impl AgentStream {
             ));
         };
         let lanes = check_hello(&hello).map_err(fault)?;
+        self.claimant.admit(&hello.node).await?;
         self.class = match lanes.contains(&Lane::Critical) {
             true => Class::Critical,
             false => Class::Other,

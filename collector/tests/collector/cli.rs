@@ -15,7 +15,7 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_culprit-collector"))
 }
 
-fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
@@ -25,16 +25,16 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 fn start(store: &Path) -> Running {
     start_with(store, &[])
 }
 
-fn start_with(store: &Path, more: &[&str]) -> Running {
+pub(crate) fn start_with(store: &Path, more: &[&str]) -> Running {
     let mut child = program()
         .args([
             "run",
@@ -61,7 +61,7 @@ fn start_with(store: &Path, more: &[&str]) -> Running {
 }
 
 impl Running {
-    fn stop(self) -> String {
+    pub(crate) fn stop(self) -> String {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -404,6 +404,41 @@ fn wrong_arguments_say_what_is_right() {
             "cannot connect",
         ),
         (
+            vec!["run", "--store", path, "--listen", "0.0.0.0:0"],
+            1,
+            "--allow-plaintext",
+        ),
+        (
+            vec!["run", "--store", path, "--tls-cert", "/none"],
+            2,
+            "--tls-client-ca",
+        ),
+        (
+            vec![
+                "run",
+                "--store",
+                path,
+                "--tls-cert",
+                "/none/cert",
+                "--tls-key",
+                "/none/key",
+                "--tls-client-ca",
+                "/none/ca",
+            ],
+            1,
+            "--tls-key /none/key: cannot read it",
+        ),
+        (
+            vec!["nodes", "--collector", "https://127.0.0.1:1"],
+            1,
+            "give --tls-ca, --tls-cert and --tls-key",
+        ),
+        (
+            vec!["nodes", "--store", path, "--tls-ca", "/none"],
+            2,
+            "--tls-cert",
+        ),
+        (
             vec!["run", "--store", path, "--max-bytes", "1K"],
             2,
             "1048576",
@@ -424,4 +459,32 @@ fn wrong_arguments_say_what_is_right() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
         assert!(error.contains(hint), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn plaintext_for_everybody_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = program()
+        .args([
+            "run",
+            "--listen",
+            "0.0.0.0:0",
+            "--allow-plaintext",
+            "--store",
+        ])
+        .arg(dir.path())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        line.contains("WARN") && line.contains("--allow-plaintext: no TLS on 0.0.0.0:0"),
+        "{line}"
+    );
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use culprit_collector::server::{self, Refusals, Settings};
+use culprit_collector::server::{self, Access, Refusals, Settings};
 use culprit_collector::store::{Bounds, Query, Reader, Totals, Writer};
 use culprit_proto::v1::collector_client::CollectorClient;
 use culprit_proto::v1::{
@@ -40,7 +40,7 @@ impl Collector {
     }
 
     pub(crate) async fn bounded(dir: &Path, bounds: Bounds) -> Self {
-        Self::with(dir, bounds, server::Bounds::default()).await
+        Self::with(dir, bounds, server::Bounds::default(), Access::open()).await
     }
 
     /// With bounds against its peers.
@@ -49,10 +49,19 @@ impl Collector {
             max_bytes: 1 << 30,
             max_age: 0,
         };
-        Self::with(dir, bounds, against).await
+        Self::with(dir, bounds, against, Access::open()).await
     }
 
-    async fn with(dir: &Path, bounds: Bounds, against: server::Bounds) -> Self {
+    /// With TLS or tokens.
+    pub(crate) async fn locked(dir: &Path, access: Access) -> Self {
+        let bounds = Bounds {
+            max_bytes: 1 << 30,
+            max_age: 0,
+        };
+        Self::with(dir, bounds, server::Bounds::default(), access).await
+    }
+
+    async fn with(dir: &Path, bounds: Bounds, against: server::Bounds, access: Access) -> Self {
         let writer = Writer::start(dir, bounds, CREDIT).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -62,7 +71,7 @@ impl Collector {
         let refusals = Arc::clone(&settings.refusals);
         let handle = writer.handle();
         let serving = tokio::spawn(async move {
-            server::serve(listener, settings, handle, stopped)
+            server::serve_with(listener, settings, access, handle, stopped)
                 .await
                 .unwrap();
         });
@@ -93,17 +102,30 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn connect(url: &str, hello: Hello) -> Result<Self, Status> {
-        let client = CollectorClient::connect(url.to_owned()).await;
-        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
+        let endpoint = tonic::transport::Endpoint::from_shared(url.to_owned()).unwrap();
+        let channel = endpoint.connect().await;
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        Self::over(channel, hello, None).await
+    }
+
+    /// Over a connection, with a token.
+    pub(crate) async fn over(
+        channel: tonic::transport::Channel,
+        hello: Hello,
+        token: Option<&str>,
+    ) -> Result<Self, Status> {
+        let mut client = CollectorClient::new(channel);
         let (outbound, messages) = mpsc::channel(64);
         outbound
             .send(message(agent_message::Message::Hello(hello)))
             .await
             .unwrap();
-        let mut inbound = client
-            .stream(ReceiverStream::new(messages))
-            .await?
-            .into_inner();
+        let mut request = tonic::Request::new(ReceiverStream::new(messages));
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        let mut inbound = client.stream(request).await?.into_inner();
         let first = inbound.message().await?.expect("an answer to Hello");
         let Some(collector_message::Message::Welcome(welcome)) = first.message else {
             panic!("no Welcome but {first:?}");

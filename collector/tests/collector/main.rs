@@ -1,6 +1,7 @@
 //! The collector from outside: its stream, its store, its command line.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod access;
 mod account;
 mod cli;
 mod common;

@@ -67,6 +67,10 @@ impl Plan {
         // First of all, so that an early Ctrl-C is a clean stop as well.
         let mut signals = Signals::new()?;
         let settings = self.settings;
+        // One client for all targets: its files are looked at once.
+        if let Some(tls) = self.targets.iter().find_map(|t| t.security.tls.as_ref()) {
+            tls.files().watch();
+        }
         let state_dir = settings.state_dir.unwrap_or_else(|| STATE_DIR.into());
         let State { disk, run, former } = open_state(&state_dir, &self.node, self.spool)?;
         let mut limits = self.limits;

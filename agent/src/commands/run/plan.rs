@@ -8,7 +8,7 @@ use culprit_proto::text::escape;
 
 use super::host_name;
 use crate::config::{STATE_DIR, Settings, Size};
-use crate::export::target;
+use crate::export::{security, target};
 use crate::identity::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
 use crate::journal::{Limits, spool};
 use crate::kernel::{Choice, KernelOptions};
@@ -55,7 +55,8 @@ impl Plan {
                 node.len()
             );
         }
-        let targets = target::order(&node, &settings.collector).map_err(anyhow::Error::msg)?;
+        let mut targets = target::order(&node, &settings.collector).map_err(anyhow::Error::msg)?;
+        security::secure(&mut targets, &settings).map_err(anyhow::Error::msg)?;
         let size = |flag: &str, given: Option<Size>, default: u64, least: Size| {
             let size = given.unwrap_or(Size(default));
             if size < least {
