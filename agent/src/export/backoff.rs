@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(250);
 
 /// Upper bound of every wait.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
 /// Full jitter: each wait is drawn evenly from zero to a bound that doubles,
 /// so that the agents of a cluster do not come back all at once.

@@ -2,13 +2,13 @@
 //! connects again, to the next collector if need be, whenever it breaks.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use culprit_proto::v1::{Hello, Lane, LossReport};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::backoff::{self, Backoff};
 use super::session;
@@ -42,14 +42,14 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) journal: Arc<Journal>,
     pub(super) agent: Arc<dyn Agent>,
-    in_use: Mutex<Option<String>>,
+    in_use: watch::Sender<Option<String>>,
     pub(super) finish: watch::Sender<bool>,
 }
 
 impl Shared {
     /// Notes which collector is in use.
     pub(super) fn set_in_use(&self, url: Option<String>) {
-        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = url;
+        self.in_use.send_replace(url);
     }
 }
 
@@ -81,11 +81,7 @@ impl InUse {
     /// Its address; `None` when there is no connection.
     #[must_use]
     pub fn get(&self) -> Option<String> {
-        self.0
-            .in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.in_use.borrow().clone()
     }
 }
 
@@ -97,7 +93,7 @@ impl Exporter {
             options,
             journal,
             agent,
-            in_use: Mutex::default(),
+            in_use: watch::Sender::new(None),
             finish: watch::Sender::new(false),
         });
         let mut streams = JoinSet::new();
@@ -118,7 +114,7 @@ impl Exporter {
     pub async fn finish(mut self, patience: Duration) {
         self.shared.finish.send_replace(true);
         let all = async { while self.streams.join_next().await.is_some() {} };
-        if tokio::time::timeout(patience, all).await.is_err() {
+        if timeout(patience, all).await.is_err() {
             tracing::warn!(
                 after = ?patience,
                 "the collector did not take everything in time; raise --stop-timeout if this is common"
@@ -175,7 +171,17 @@ async fn keep_sending(shared: Arc<Shared>, lanes: &'static [Lane]) {
             told = trouble;
         }
         let mut finish = shared.finish.subscribe();
-        let wait = sleep(backoff.after_failure(backoff::draw()));
+        let wait = async {
+            sleep(backoff.after_failure(backoff::draw())).await;
+            if !lanes.contains(&Lane::Critical) {
+                // First come the kills: a backlog that is back before them
+                // would delay them.
+                let mut critical = shared.in_use.subscribe();
+                let up = critical.wait_for(Option::is_some);
+                // It may be refused while this stream would not.
+                let _ = timeout(backoff::LONGEST, up).await;
+            }
+        };
         tokio::select! {
             () = wait => {}
             // A last try at once.

@@ -210,9 +210,11 @@ pub fn lane_number(name: &str) -> Result<usize> {
         .with_context(|| format!("{name:?} is no lane"))
 }
 
-/// Asks until there is an answer.
+/// Asks until there is an answer. A stream that was given up is tried again
+/// after up to half a minute, twice if it has to wait for another: more
+/// patience than for anything else.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + 3 * PATIENCE;
     loop {
         if let Some(answer) = ask().with_context(|| format!("waiting for {what}"))? {
             return Ok(answer);

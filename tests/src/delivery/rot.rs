@@ -154,8 +154,7 @@ fn one(
 
 /// What the agent said of it.
 fn said(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|l| !l.contains("totals")).collect();
-    match lines.first() {
+    match stderr.lines().find(|line| line.contains("trouble=")) {
         Some(line) => format!("; {line}"),
         None => String::new(),
     }
