@@ -24,9 +24,9 @@ const STREAMS: [&[Lane]; 2] = [&[Lane::Critical], &[Lane::Signal, Lane::Bulk]];
 pub trait Agent: Send + Sync + 'static {
     /// Hello without its lanes.
     fn hello(&self) -> Hello;
-    /// The counters as of the last time that stock was taken.
+    /// The counters as they are published.
     fn loss_report(&self) -> LossReport;
-    /// Tells when stock is taken.
+    /// Tells when they are published anew.
     fn reported(&self) -> watch::Receiver<u64>;
 }
 

@@ -43,6 +43,9 @@ const READ_RECORDS: usize = 4096;
 /// Between two looks at what is too old or acknowledged.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// Between two notes: `status` asks for one each time.
+const NOTE: Duration = Duration::from_millis(100);
+
 /// Before a disk that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -131,8 +134,11 @@ pub struct Health {
     pub bytes: [(u64, u64); 3],
 }
 
+/// Done once something is noted, or cannot be.
+type Then = Box<dyn FnOnce() + Send>;
+
 enum Order {
-    Note(Account),
+    Note(Account, Then),
     /// Write everything, make it durable, and note the clean end.
     Finish(Account, oneshot::Sender<()>),
 }
@@ -154,10 +160,15 @@ pub struct KeeperHandle {
 }
 
 impl KeeperHandle {
-    /// Has the account noted for the next run.
-    pub fn note(&self, account: Account) {
-        // Without a keeper there is nobody to note it.
-        let _ = self.orders.send(Order::Note(account));
+    /// Has the account noted for the next run, and then something done. Of
+    /// several that come at once only the last is noted.
+    pub fn note(&self, account: Account, then: impl FnOnce() + Send + 'static) {
+        if let Err(failed) = self.orders.send(Order::Note(account, Box::new(then)))
+            && let Order::Note(_, then) = failed.0
+        {
+            // The keeper has ended: nothing is noted any more.
+            then();
+        }
         self.thread.unpark();
     }
 
@@ -191,6 +202,7 @@ impl Keeper {
             housekeeping: Instant::now(),
             retry: [None; 3],
             account: None,
+            note_from: Instant::now(),
             note_failed: false,
         };
         let thread = std::thread::Builder::new()
@@ -241,8 +253,9 @@ struct State<D: Disk> {
     housekeeping: Instant,
     /// A lane whose disk failed is left alone until then.
     retry: [Option<Instant>; 3],
-    /// To be noted.
-    account: Option<Account>,
+    /// To be noted, and not before then.
+    account: Option<(Account, Then)>,
+    note_from: Instant,
     note_failed: bool,
 }
 
@@ -255,7 +268,7 @@ impl<D: Disk> State<D> {
         loop {
             while let Ok(order) = orders.try_recv() {
                 match order {
-                    Order::Note(account) => self.account = Some(account),
+                    Order::Note(account, then) => self.account = Some((account, then)),
                     Order::Finish(account, done) => {
                         self.finish(&account);
                         // Nobody waits any more: a disk that hung.
@@ -292,11 +305,15 @@ impl<D: Disk> State<D> {
                 self.settle(lane, synced, now);
             }
         }
+        if self.note_from <= now
+            && let Some((account, then)) = self.account.take()
+        {
+            self.note_from = now + NOTE;
+            self.note(false, &account);
+            then();
+        }
         if self.housekeeping <= now {
             self.housekeeping = now + HOUSEKEEPING;
-            if let Some(account) = self.account.take() {
-                self.note(false, &account);
-            }
             self.disk.expire();
             self.collect_gone();
             let bytes = LANES.map(|lane| self.disk.bytes(lane));
@@ -310,6 +327,7 @@ impl<D: Disk> State<D> {
             .into_iter()
             .flatten()
             .chain([self.housekeeping])
+            .chain(self.account.as_ref().map(|_| self.note_from))
             .min()
             .unwrap_or(now);
         next.saturating_duration_since(Instant::now())

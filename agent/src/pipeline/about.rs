@@ -98,12 +98,12 @@ impl client::Agent for About {
         LossReport {
             counters: self.ledger.all(&self.journal),
             probes: self.ledger.kernel(),
-            lanes: self.ledger.lane_reports(),
+            lanes: self.ledger.published(),
             unclean_stops: self.run.unclean_stops,
         }
     }
 
     fn reported(&self) -> watch::Receiver<u64> {
-        self.ledger.taken()
+        self.ledger.publication()
     }
 }

@@ -193,6 +193,13 @@ impl Agent {
         // The queues have no sender any more: the stage ends when it is done.
         join(Some(self.identify)).await;
         self.driver.finish().await;
+        // The collector's last word is the last stock, once that is noted.
+        let stock = self.about.ledger.stock();
+        let mut publication = self.about.ledger.publication();
+        let noted = publication.wait_for(|published| *published >= stock);
+        if tokio::time::timeout(patience, noted).await.is_err() {
+            tracing::warn!("the spool's disk hangs; the collector is not told the last counts");
+        }
         self.finish_file.send_replace(true);
         if let Some(exporter) = self.exporter {
             exporter.finish(patience).await;

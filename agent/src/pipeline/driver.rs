@@ -26,6 +26,9 @@ pub struct Intervals {
     pub stats: Duration,
 }
 
+/// Stocks that may wait for the disk before they are told without it.
+const PATIENCE: u64 = 3;
+
 enum Order {
     /// Read the kernel's counters into the ledger now.
     Count(oneshot::Sender<()>),
@@ -188,10 +191,20 @@ impl Reports {
     /// Where every event is, for the collector, `status` and the next run.
     fn take_stock<S: Source>(&mut self, source: &S) {
         let seconds = self.outage.seconds(&self.journal, Instant::now());
-        self.ledger
+        let stock = self
+            .ledger
             .take_stock(&self.journal, || source.counters(), seconds);
-        if let Some(keeper) = &self.keeper {
-            keeper.note(self.ledger.account());
+        let reports = self.ledger.lane_reports();
+        let ledger = Arc::clone(&self.ledger);
+        // First noted, then told: a run that comes after a kill must not know
+        // less than the collector. But a disk that hangs must not silence us.
+        let hangs = *ledger.publication().borrow() + PATIENCE < stock;
+        match &self.keeper {
+            Some(keeper) if !hangs => {
+                let account = self.ledger.account();
+                keeper.note(account, move || ledger.publish(stock, reports));
+            }
+            _ => ledger.publish(stock, reports),
         }
     }
 

@@ -129,8 +129,10 @@ pub(super) fn is_counted(probe: &str, lane: Lane) -> bool {
 pub struct Ledger {
     counts: Mutex<Counts>,
     base: [Base; 3],
-    now: Mutex<[LaneNow; 3]>,
-    taken: watch::Sender<u64>,
+    now: Mutex<(u64, [LaneNow; 3])>,
+    /// What collectors are told, and of which stock.
+    published: Mutex<Vec<LaneReport>>,
+    publication: watch::Sender<u64>,
 }
 
 impl Ledger {
@@ -155,13 +157,13 @@ impl Ledger {
 
     /// Takes stock: where every event is at this moment. `kernel` is asked last
     /// and the journal first, so that no event is missing in between;
-    /// `outage_seconds` are handed through.
+    /// `outage_seconds` are handed through. Returns the stock's number.
     pub fn take_stock(
         &self,
         journal: &Journal,
         kernel: impl FnOnce() -> Vec<ProbeCounters>,
         outage_seconds: [u64; 3],
-    ) {
+    ) -> u64 {
         let lanes = LANES.map(|lane| journal.standing(lane));
         let counts = self.counts().clone();
         let kernel = kernel();
@@ -172,30 +174,62 @@ impl Ledger {
             (now.totals, now.mark) = (totals, mark);
             now.outage_seconds = outage_seconds[lane as usize];
         }
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        self.taken.send_modify(|count| *count += 1);
+        let mut last = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 += 1;
+        last.1 = now;
+        last.0
     }
 
-    /// Tells when stock was taken.
+    /// Tells collectors of stock number `stock` from here on, unless they know
+    /// of a later one. What they know the next run must know too: see that it
+    /// is noted first.
+    pub fn publish(&self, stock: u64, reports: Vec<LaneReport>) {
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *self.publication.borrow() < stock {
+            *published = reports;
+            self.publication.send_replace(stock);
+        }
+    }
+
+    /// Says which stock is published.
     #[must_use]
-    pub fn taken(&self) -> watch::Receiver<u64> {
-        self.taken.subscribe()
+    pub fn publication(&self) -> watch::Receiver<u64> {
+        self.publication.subscribe()
+    }
+
+    /// Number of the last stock.
+    #[must_use]
+    pub fn stock(&self) -> u64 {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Each lane as of the last time that stock was taken.
     fn by_lane<T>(&self, of: impl Fn(&LaneNow, Lane, &Base) -> T) -> Vec<T> {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.iter()
+        now.1
+            .iter()
             .zip(LANES)
             .zip(&self.base)
             .map(|((now, lane), base)| of(now, lane, base))
             .collect()
     }
 
-    /// For the collector.
+    /// The last stock for the collector.
     #[must_use]
     pub fn lane_reports(&self) -> Vec<LaneReport> {
         self.by_lane(LaneNow::report)
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn published(&self) -> Vec<LaneReport> {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// For `status`.

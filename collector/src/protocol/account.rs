@@ -11,6 +11,8 @@ pub const MAX_REASONS: usize = 64;
 pub(super) const MAX_REASON_BYTES: usize = 64;
 /// Stands for a reason that is too long or one too many.
 pub const OTHER_REASON: &str = "other";
+/// The agent's estimate of what a run of it that was killed had not sent.
+const UNCLEAN_STOP: &str = "unclean_stop";
 /// What this collector rejected, in the account.
 const REJECTED: &str = "rejected";
 
@@ -53,21 +55,27 @@ impl Account {
     /// Adds a lane of one journal, with its last report and when that came.
     ///
     /// What lies below the cursor and beyond the report's `appended` came
-    /// after the report: it was in the agent's queues, or in the rings, or is
-    /// new.
+    /// after the report: it was in the agent's queues, or in the rings, or
+    /// feared lost with a run that was killed, or is new.
     pub fn add(&mut self, lane: Lane, below: Below, report: Option<(u64, LaneReport)>) {
         let number = i32::from(lane);
         let account = self.lane(number);
         // A lane's terms add up to its cursor at most; only sums over the
         // journals of a hostile peer can reach the end of the numbers.
         let known = below.stored + below.rejected + below.gaps + below.elsewhere;
-        let (at, report) = report.unwrap_or_default();
+        let (at, mut report) = report.unwrap_or_default();
         let waiting = report.appended.saturating_sub(known);
         let mut late = known.saturating_sub(report.appended);
         let from_queue = late.min(report.queued);
         late -= from_queue;
         let from_ring = late.min(report.in_ring);
         late -= from_ring;
+        // Feared lost with a run that was killed: that run had sent them.
+        if let Some(feared) = report.lost.get_mut(UNCLEAN_STOP) {
+            let found = late.min(*feared);
+            *feared -= found;
+            late -= found;
+        }
         account.seen = account.seen.saturating_add(report.seen + late);
         account.committed = account
             .committed

@@ -145,14 +145,13 @@ impl Loop<'_> {
     }
 
     /// The identity holds as far as the agent has reported; nothing that was
-    /// seen is forgotten but what a killed run had in the ring and in its
-    /// queues, and no number that stands for no event is taken for one.
+    /// seen is forgotten, and no number that stands for no event is taken for one.
     fn balance(&mut self) -> Result<()> {
         let account = Account::at_collector(self.tools, &self.collector.store, NAME)?;
         account.balance()?;
         let last = &self.last;
         ensure!(
-            account.whole.seen >= last.whole.seen || account.unclean_stops > last.unclean_stops,
+            account.whole.seen >= last.whole.seen,
             "after {} came {}",
             last.say(),
             account.say()
