@@ -26,8 +26,8 @@ pub struct Intervals {
     pub stats: Duration,
 }
 
-/// Stocks that may wait for the disk before they are told without it.
-const PATIENCE: u64 = 3;
+/// How long a stock may wait for the disk before it is told without it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Order {
     /// Read the kernel's counters into the ledger now.
@@ -117,6 +117,7 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
         outage: Outage::new(limits, keeper.clone()),
         keeper,
         told: Vec::new(),
+        published: (0, Instant::now()),
     };
     source.seed();
     // After the seed, which may find out more about what is missing.
@@ -185,6 +186,8 @@ struct Reports {
     keeper: Option<KeeperHandle>,
     /// The losses that were told last.
     told: Vec<LossCounter>,
+    /// The stock that was published last, as of when that was new or all.
+    published: (u64, Instant),
 }
 
 impl Reports {
@@ -198,7 +201,11 @@ impl Reports {
         let ledger = Arc::clone(&self.ledger);
         // First noted, then told: a run that comes after a kill must not know
         // less than the collector. But a disk that hangs must not silence us.
-        let hangs = *ledger.publication().borrow() + PATIENCE < stock;
+        let published = *ledger.publication().borrow();
+        if published != self.published.0 || published + 1 == stock {
+            self.published = (published, Instant::now());
+        }
+        let hangs = self.published.1.elapsed() > PATIENCE;
         match &self.keeper {
             Some(keeper) if !hangs => {
                 let account = self.ledger.account();

@@ -152,7 +152,7 @@ impl Loop<'_> {
         let last = &self.last;
         ensure!(
             account.whole.seen >= last.whole.seen,
-            "after {} came {}",
+            "after {} came {}: {last:?}, {account:?}",
             last.say(),
             account.say()
         );

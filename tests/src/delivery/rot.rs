@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use self::damage::{CASES, Case, Damage};
-use super::node::Node;
+use super::node::{Node, wait_until};
 use super::promise::Promises;
 use super::spool;
 use super::store;
@@ -64,6 +64,8 @@ fn fill(tools: &Tools, traffic: &Traffic, killed: bool) -> Result<Filled> {
         let made = traffic.connects(CONNECTS)?;
         node.wait_connects(&made)?;
         if killed {
+            // Each run's own segments are worth damaging: not written at once.
+            wait_until("segments of some size", || grown(&node.state))?;
             node.promise(&mut promises)?;
             node.kill()?;
         } else {
@@ -84,6 +86,20 @@ fn fill(tools: &Tools, traffic: &Traffic, killed: bool) -> Result<Filled> {
         on_disk,
         killed,
     })
+}
+
+/// Whether the newest segment of the lanes SIGNAL and BULK is no small one.
+fn grown(state: &Path) -> Result<Option<()>> {
+    for lane in [1, 2] {
+        let size = match spool::segments(state, lane)?.last() {
+            Some(newest) => std::fs::metadata(newest)?.len(),
+            None => 0,
+        };
+        if size <= damage::SMALL {
+            return Ok(None);
+        }
+    }
+    Ok(Some(()))
 }
 
 fn one(

@@ -9,6 +9,10 @@ use anyhow::{Context, Result, ensure};
 use super::first_seq;
 use crate::delivery::spool::segments;
 
+/// A segment up to this many bytes has too few records to be damaged with
+/// effect.
+pub(super) const SMALL: u64 = 4000;
+
 /// A damage and what it may cost.
 pub(super) struct Case {
     /// In the report.
@@ -125,7 +129,7 @@ impl Damage<'_> {
         let mut large = Vec::new();
         for (at, path) in all.iter().enumerate() {
             let spared = self.spare_last && at + 1 == all.len();
-            if !spared && std::fs::metadata(path)?.len() > 4000 {
+            if !spared && std::fs::metadata(path)?.len() > SMALL {
                 large.push(at);
             }
         }
