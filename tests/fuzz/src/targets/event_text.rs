@@ -1,6 +1,6 @@
 //! Events as text and JSON: one line, nothing that steers a terminal.
-#![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// The bytes as an encoded event.
+pub(crate) fn run(data: &[u8]) {
     culprit_collector::fuzz::event(data);
-});
+}
