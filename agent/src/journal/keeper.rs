@@ -234,8 +234,13 @@ impl Keeper {
 
 /// The keeper without a thread: whoever has it says when it works, and what
 /// time it is. For simulations.
-#[derive(Debug)]
 pub struct Stepper<D: Disk>(State<D>);
+
+impl<D: Disk> std::fmt::Debug for Stepper<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stepper").finish_non_exhaustive()
+    }
+}
 
 impl<D: Disk> Stepper<D> {
     /// A keeper of the journal that does nothing by itself.
@@ -251,9 +256,9 @@ impl<D: Disk> Stepper<D> {
         self.0.pass(now);
     }
 
-    /// Has the account noted with the next housekeeping.
+    /// Has the account noted when that is due.
     pub fn note(&mut self, account: Account) {
-        self.0.account = Some(account);
+        self.0.account = Some((account, Box::new(|| ())));
     }
 
     /// Ends cleanly. Without this it is as if the agent had been killed.
@@ -262,7 +267,6 @@ impl<D: Disk> Stepper<D> {
     }
 }
 
-#[derive(Debug)]
 struct State<D: Disk> {
     disk: D,
     journal: Arc<Journal>,

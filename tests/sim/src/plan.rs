@@ -64,8 +64,8 @@ impl Plan {
         // Without its store a collector starts anew: rare, or little else is seen.
         troubles[LOSE_STORE] = dice.one([0, 0, 0, 1]);
         let steps = match kind {
-            Kind::Protocol => 500..1500,
-            Kind::Sqlite => 150..400,
+            Kind::Protocol => 800..2500,
+            Kind::Sqlite => 400..1000,
         };
         let spool = dice.one([None, Some(4_000), Some(30_000), Some(1 << 20)]);
         // A record that is too large for a collector, and only for it, stays in
@@ -88,6 +88,24 @@ impl Plan {
             bad_percent: dice.one([0, 0, 5, 30]),
             troubles,
             sabotage: Sabotage::None,
+        }
+    }
+
+    /// The same with so much trouble, room and damage that a defect has every
+    /// occasion to show.
+    #[must_use]
+    pub fn with(self, sabotage: Sabotage) -> Self {
+        let mut troubles = [3; TROUBLES];
+        troubles[DAMAGE] = 40;
+        troubles[LOSE_STORE] = 0;
+        Self {
+            queue: 1 << 20,
+            credit: 1 << 20,
+            max_batch: 400,
+            bad_percent: 5,
+            troubles,
+            sabotage,
+            ..self
         }
     }
 

@@ -3,8 +3,22 @@
 use super::Seed;
 use crate::targets::ring_record::{KINDS, set_kind};
 
-/// The settings as they are shipped.
-const EXAMPLE: &str = include_str!("../../../../deploy/agent.example.toml");
+/// Settings of each form.
+const SETTINGS: &str = r#"# An agent.
+collector = ["http://culprit-collector:4750", "http://[::1]:4750"]
+node = "node-7"
+state-dir = "/var/lib/culprit"
+stdout = "json"
+cri = "auto"
+identity-wait = "750ms"
+probe = ["softirq=tp_btf", "icmp_echo=off"]
+stall-threshold = "10ms"
+sockets = 32768
+queue-bulk = "8MiB"
+flow-interval = "10s"
+stats-interval = "1m"
+log-format = "json"
+"#;
 
 pub(crate) fn cgroup_paths() -> Vec<Seed> {
     let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -39,20 +53,10 @@ pub(crate) fn cgroup_paths() -> Vec<Seed> {
     .collect()
 }
 
-/// The example, with every key set, and wrong ones.
+/// Right ones, and wrong ones.
 pub(crate) fn config_files() -> Vec<Seed> {
-    // What is commented out begins without a blank.
-    let set: String = EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(char::is_lowercase) => key,
-            _ => line,
-        })
-        .flat_map(|line| [line, "\n"])
-        .filter(|part| !part.starts_with("# "))
-        .collect();
     vec![
-        Seed::new("every_key", set),
+        Seed::new("settings", SETTINGS),
         Seed::new("unknown_key", "node = \"n\"\nno-such-key = 1\n"),
         Seed::new("wrong_value", "flow-interval = \"3 parsecs\"\n"),
         Seed::new("hostile", "\"no\\u001bde\" = [1, {a = '\u{202e}'}]\n"),

@@ -12,7 +12,7 @@ use crate::violation::{Violation, hold};
 
 /// How often each ordinary thing happens, in the order of `World::act`. The
 /// troubles of the plan come after these.
-pub(super) const ORDINARY: [u64; 9] = [30, 10, 40, 40, 14, 20, 40, 8, 20];
+pub(super) const ORDINARY: [u64; 9] = [150, 120, 300, 150, 120, 200, 200, 60, 100];
 
 impl World {
     pub(super) fn act(&mut self, action: usize) -> Result<(), Violation> {
@@ -275,7 +275,9 @@ impl World {
     }
 
     fn damage(&mut self) {
-        let some = self.network.which(|stream| !stream.up.is_empty());
+        let some = self.network.which(|stream| {
+            !stream.collector_left && stream.up.iter().any(|m| brief(m).starts_with("batch"))
+        });
         let Some(conn) = some.get(self.dice.index(some.len())).copied() else {
             return;
         };
