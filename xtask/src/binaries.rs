@@ -9,14 +9,16 @@ const PROGRAMS: &[&str] = &["-p=culprit-agent", "-p=culprit-collector"];
 /// What the end-to-end tests and measurements run beside it.
 const TESTS: &[&str] = &["-p=culprit-tests", "--features=culprit-tests/cri"];
 
+/// Static: they run in an initramfs, a container and here alike.
+pub(crate) const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static";
+
 /// A directory with the binaries.
 pub(crate) struct Binaries {
     pub(crate) dir: PathBuf,
 }
 
 impl Binaries {
-    /// Builds programs and tests: static, so that they run in an initramfs, a container and here
-    /// alike.
+    /// Builds programs and tests.
     pub(crate) fn build() -> Result<Self> {
         Self::with(&[PROGRAMS, TESTS].concat(), "testing")
     }
@@ -37,7 +39,7 @@ impl Binaries {
         command
             .args(["build", "--bins", "--profile", profile, "--target", &target])
             .args(packages)
-            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+            .env("RUSTFLAGS", RUSTFLAGS);
         sh::run(&mut command).context("building the static binaries")?;
         Ok(Self {
             dir: paths::target().join(target).join(profile),

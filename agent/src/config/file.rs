@@ -60,7 +60,7 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
 ///
 /// # Errors
 /// As [`load`].
-fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
+pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start.min(text.len()));
         let message = error.message();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-pub use file::{ConfigError, load};
+pub use file::{ConfigError, load, parse};
 pub use units::{ProbeChoice, Size, duration};
 
 /// Where the agent keeps its state unless told otherwise.

@@ -52,6 +52,9 @@ struct LaneState {
     lane: Lane,
     /// Next to send.
     cursor: u64,
+    /// End of what was sent on this stream. Past `cursor` after a Resync, when
+    /// answers to what was sent before may still come.
+    sent: u64,
     credit: u64,
     /// Batches sent and not acknowledged: end (exclusive) and bytes.
     in_flight: VecDeque<(u64, u64)>,
@@ -60,6 +63,8 @@ struct LaneState {
 
 impl LaneState {
     fn forget_below(&mut self, committed: u64) {
+        // It has what a Resync, overtaken meanwhile, made us send again.
+        self.cursor = self.cursor.max(committed);
         while let Some(&(end, bytes)) = self.in_flight.front()
             && end <= committed
         {
@@ -70,8 +75,17 @@ impl LaneState {
 
     fn resume(&mut self, from: u64) {
         self.cursor = from;
+        self.sent = self.sent.max(from);
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+    }
+
+    /// Bytes are on their way up to `end`.
+    fn sends(&mut self, end: u64, bytes: u64) {
+        self.cursor = end;
+        self.sent = self.sent.max(end);
+        self.in_flight.push_back((end, bytes));
+        self.in_flight_bytes += bytes;
     }
 
     /// Bytes of records that may be sent now.
@@ -101,6 +115,7 @@ impl Session {
             .map(|lane| LaneState {
                 lane: *lane,
                 cursor: 0,
+                sent: 0,
                 credit: 0,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
@@ -162,7 +177,7 @@ impl Session {
             }
             Some(Message::Ack(ack)) => {
                 let state = self.lane(ack.lane)?;
-                let sent = state.cursor;
+                let sent = state.sent;
                 if ack.committed > sent {
                     return Err(NeverSent {
                         said: ack.committed,
@@ -177,14 +192,14 @@ impl Session {
             }
             Some(Message::Resync(resync)) => {
                 let state = self.lane(resync.lane)?;
-                if resync.expected > state.cursor {
-                    return Err(ahead(state.lane, resync.expected, state.cursor));
+                if resync.expected > state.sent {
+                    return Err(ahead(state.lane, resync.expected, state.sent));
                 }
                 state.resume(resync.expected);
             }
             Some(Message::Reject(reject)) => {
                 let state = self.lane(reject.lane)?;
-                let sent = state.cursor;
+                let sent = state.sent;
                 if reject.last >= sent {
                     return Err(NeverSent {
                         said: reject.last,
@@ -274,9 +289,8 @@ fn advance(
             reason,
             events,
         } => {
-            state.cursor = last + 1;
             // A gap has no bytes, but one that is not acknowledged is owed.
-            state.in_flight.push_back((state.cursor, 0));
+            state.sends(last + 1, 0);
             let reason = reason.as_str().to_owned();
             Some(agent_message::Message::Gap(Gap {
                 lane: state.lane.into(),
@@ -295,9 +309,7 @@ fn advance(
             if bytes > room && !at_least_one {
                 return None;
             }
-            state.cursor = base + records.len() as u64;
-            state.in_flight.push_back((state.cursor, bytes));
-            state.in_flight_bytes += bytes;
+            state.sends(base + records.len() as u64, bytes);
             let crc = records
                 .iter()
                 .fold(0, |crc, record| crc32c::crc32c_append(crc, record));

@@ -379,3 +379,29 @@ fn a_collector_that_breaks_the_protocol_is_left() {
     // Nothing is sent before Welcome.
     assert_eq!(Session::new(&[LANE]).next(&world.journal), None);
 }
+
+#[test]
+fn a_resync_that_was_overtaken_is_no_breach() {
+    let mut world = World::new(10_000, 10_000, 0, 0);
+    for _ in 0..3 {
+        world.take(&Step::Append(100));
+        world.take(&Step::Send);
+    }
+    // The first of three batches came damaged: each of the three is asked for.
+    world.there.clear();
+    let resync = wrap(Message::Resync(Resync {
+        lane: LANE.into(),
+        expected: 0,
+    }));
+    let hear = |world: &mut World, message| world.session.receive(message, &world.journal);
+    assert_eq!(hear(&mut world, resync.clone()), Ok(()));
+    world.take(&Step::Send);
+    assert_eq!(hear(&mut world, resync.clone()), Ok(()));
+    assert_eq!(hear(&mut world, resync), Ok(()));
+    world.take(&Step::Deliver);
+    let answer = world.back.pop_front().unwrap();
+    assert_eq!(hear(&mut world, answer), Ok(()));
+    assert_eq!(world.journal.cursor(LANE).acked, 3);
+    // What is stored meanwhile is not sent a third time.
+    assert_eq!(world.session.next(&world.journal), None);
+}

@@ -193,18 +193,7 @@ impl Keeper {
             trouble: String::new(),
             bytes: LANES.map(|lane| disk.bytes(lane)),
         }));
-        let state = State {
-            disk,
-            journal,
-            health: Arc::clone(&health),
-            write: [None; 3],
-            sync: [None; 3],
-            housekeeping: Instant::now(),
-            retry: [None; 3],
-            account: None,
-            note_from: Instant::now(),
-            note_failed: false,
-        };
+        let state = State::new(disk, journal, Arc::clone(&health));
         let thread = std::thread::Builder::new()
             .name("culprit-spool".to_owned())
             .spawn(move || state.run(&inbox))?;
@@ -243,6 +232,41 @@ impl Keeper {
     }
 }
 
+/// The keeper without a thread: whoever has it says when it works, and what
+/// time it is. For simulations.
+pub struct Stepper<D: Disk>(State<D>);
+
+impl<D: Disk> std::fmt::Debug for Stepper<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stepper").finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Stepper<D> {
+    /// A keeper of the journal that does nothing by itself.
+    #[must_use]
+    pub fn new(disk: D, journal: Arc<Journal>) -> Self {
+        // So that the journal leaves word of what is to be done.
+        let _ = journal.wake.keeper.set(std::thread::current());
+        Self(State::new(disk, journal, Arc::default()))
+    }
+
+    /// Does what is due at `now`.
+    pub fn pass(&mut self, now: Instant) {
+        self.0.pass(now);
+    }
+
+    /// Has the account noted when that is due.
+    pub fn note(&mut self, account: Account) {
+        self.0.account = Some((account, Box::new(|| ())));
+    }
+
+    /// Ends cleanly. Without this it is as if the agent had been killed.
+    pub fn finish(mut self, account: &Account) {
+        self.0.finish(account);
+    }
+}
+
 struct State<D: Disk> {
     disk: D,
     journal: Arc<Journal>,
@@ -260,6 +284,21 @@ struct State<D: Disk> {
 }
 
 impl<D: Disk> State<D> {
+    fn new(disk: D, journal: Arc<Journal>, health: Arc<Mutex<Health>>) -> Self {
+        Self {
+            disk,
+            journal,
+            health,
+            write: [None; 3],
+            sync: [None; 3],
+            housekeeping: Instant::now(),
+            retry: [None; 3],
+            account: None,
+            note_from: Instant::now(),
+            note_failed: false,
+        }
+    }
+
     fn run(mut self, orders: &Receiver<Order>) {
         // Set once, here: nobody else sets it.
         let _ = self.journal.wake.keeper.set(std::thread::current());

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use culprit_proto::v1::Lane;
 
-use super::account::{Account, Base};
+use super::account::{Account, Base, Lost};
 use super::item::{GapReason, Loaded};
 use super::keeper::Disk;
 use super::lane::{self, Recovery};
@@ -93,7 +93,7 @@ impl<F: Fs> Disk for Spool<F> {
 pub fn former(recovered: &Recovered) -> Former {
     let account: Account = serde_json::from_value(recovered.account.clone()).unwrap_or_default();
     let mut former = Former::default();
-    for (at, (lane, life)) in recovered.lanes.iter().zip(account.lanes).enumerate() {
+    for (at, (lane, mut life)) in recovered.lanes.iter().zip(account.lanes).enumerate() {
         let recovery = Recovery {
             acked: lane.acked,
             next: lane.next,
@@ -106,10 +106,26 @@ pub fn former(recovered: &Recovered) -> Former {
         let events: u64 = recovery.pieces.iter().map(lane::Piece::events).sum();
         let appended = lane.next - lane.unassigned.saturating_sub(life.late).min(lane.next);
         let counted = recovery.counted.min(recovery.gap_events());
+        // What was too large for the collector, or rejected, is on disk even so
+        // and comes again: it is not lost yet.
+        take_back(&mut life.spool_lost, recovery.counted - counted);
         former.base[at] = Base::new(life, appended, events - counted);
         former.lanes[at] = recovery;
     }
     former
+}
+
+/// Takes `count` events off what was lost for reasons that leave a record on
+/// disk.
+fn take_back(lost: &mut Lost, mut count: u64) {
+    for reason in [GapReason::Oversize, GapReason::Rejected] {
+        if let Some(had) = lost.get_mut(reason.as_str()) {
+            let back = count.min(*had);
+            *had -= back;
+            count -= back;
+        }
+    }
+    lost.retain(|_, count| *count > 0);
 }
 
 fn piece(piece: &Piece) -> lane::Piece {

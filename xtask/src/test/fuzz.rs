@@ -1,46 +1,45 @@
-//! A short run of every fuzz target, without nightly and without cargo-fuzz: the coverage
-//! instrumentation that libFuzzer wants is a pass that stable rustc can be told to run.
+//! A short run of every fuzz target, without nightly and without cargo-fuzz. Only the crates of
+//! this workspace are instrumented (tests/fuzz/instrument.sh); all others are those that the
+//! other tiers' static programs are linked with, and they are built once for both.
 
 use super::Tally;
-use crate::{paths, sh};
-use anyhow::{Context, Result, bail};
+use crate::{binaries, paths, sh};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SECONDS_EACH: u32 = 5;
-
-const FLAGS: &[&str] = &[
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cdebug-assertions",
-    "-Coverflow-checks",
-    "--cfg=fuzzing",
-];
+/// Targets that run at a time.
+const AT_ONCE: usize = 2;
 
 /// Builds and runs them all; what crashes one is kept in target/culprit/fuzz/.
 pub(super) fn run() -> Result<Tally> {
     let targets = targets()?;
-    let built = build()?;
+    let program = build()?;
     let mut tally = Tally::default();
-    for target in &targets {
-        tally.check(
-            &format!("fuzz target {target}"),
-            smoke(&built.join(target), target),
-        );
+    for some in targets.chunks(AT_ONCE) {
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = some
+                .iter()
+                .map(|target| scope.spawn(|| smoke(&program, target)))
+                .collect();
+            running.into_iter().map(|thread| thread.join()).collect()
+        });
+        for (target, result) in some.iter().zip(results) {
+            let result = result.unwrap_or_else(|_| Err(anyhow!("the thread that ran it panicked")));
+            tally.check(&format!("fuzz target {target}"), result);
+        }
     }
     Ok(tally)
 }
 
-/// The names of the programs in tests/fuzz/targets.
+/// The names of the targets: each has a directory of seeds, which `cargo test` sees to.
 fn targets() -> Result<Vec<String>> {
-    let dir = paths::root().join("tests/fuzz/targets");
+    let dir = paths::root().join("tests/fuzz/seeds");
     let entries = std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
     let mut names: Vec<String> = entries
         .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();
     if names.is_empty() {
@@ -49,24 +48,24 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The fuzzer: one program for all targets.
 fn build() -> Result<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let dir = paths::target().join("fuzz");
     let mut command = sh::cargo();
     command
-        .args([
-            "build",
-            "--package",
-            "culprit-fuzz",
-            "--features",
-            "libfuzzer",
-            "--bins",
-        ])
-        .args(["--profile", "testing", "--target", &triple, "--target-dir"])
-        .arg(&dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
-    sh::run(&mut command).context("building the fuzz targets")?;
-    Ok(dir.join(triple).join("testing"))
+        .args(["build", "--bin", "fuzz", "--profile", "testing"])
+        .args(["--target", &triple, "--package", "culprit-fuzz"])
+        // Beside it for its features alone, which decide how the others are built.
+        .args(["--package", "culprit-tests"])
+        .args(["--features", "culprit-fuzz/libfuzzer,culprit-tests/cri"])
+        .env(
+            "RUSTC_WORKSPACE_WRAPPER",
+            paths::root().join("tests/fuzz/instrument.sh"),
+        )
+        // As the static programs have it: other flags would build everything again.
+        .env("RUSTFLAGS", binaries::RUSTFLAGS);
+    sh::run(&mut command).context("building the fuzzer")?;
+    Ok(paths::target().join(triple).join("testing").join("fuzz"))
 }
 
 fn smoke(program: &Path, name: &str) -> Result<()> {
@@ -75,6 +74,7 @@ fn smoke(program: &Path, name: &str) -> Result<()> {
     std::fs::create_dir_all(&corpus).with_context(|| format!("creating {}", corpus.display()))?;
     let mut command = Command::new(program);
     command
+        .env("CULPRIT_FUZZ_TARGET", name)
         .arg(&corpus)
         .arg(format!("-max_total_time={SECONDS_EACH}"))
         .arg(format!("-artifact_prefix={}/", kept.display()))
@@ -84,11 +84,8 @@ fn smoke(program: &Path, name: &str) -> Result<()> {
             "-max_len=65536",
             "-print_final_stats=1",
         ])
+        .arg(paths::root().join("tests/fuzz/seeds").join(name))
         .stdin(Stdio::null());
-    let seeds = paths::root().join("tests/fuzz/seeds").join(name);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
     let output = command
         .output()
         .with_context(|| format!("starting `{}`", sh::shown(&command)))?;

@@ -1,0 +1,33 @@
+//! Records of the kernel rings: of any length, and of each kind with its own
+//! length.
+
+use culprit_agent_ebpf::wire;
+
+/// Each kind of record with its length.
+pub(crate) const KINDS: [(u32, usize); 6] = [
+    (wire::KIND_TCP_CONNECT, size_of::<wire::tcp::TcpConnect>()),
+    (wire::KIND_TCP_FLOW, size_of::<wire::tcp::TcpFlow>()),
+    (wire::KIND_ICMP_ECHO, size_of::<wire::icmp_echo::IcmpEcho>()),
+    (
+        wire::KIND_SOFTIRQ_STALL,
+        size_of::<wire::softirq::SoftirqStall>(),
+    ),
+    (wire::KIND_OOM_KILL, size_of::<wire::oom::OomKill>()),
+    (wire::KIND_CGROUP, size_of::<wire::cgroup::Cgroup>()),
+];
+
+/// Bytes as a record, and as each kind of record.
+pub(crate) fn run(data: &[u8]) {
+    culprit_agent::probes::fuzz(data);
+    for (kind, size) in KINDS {
+        let mut record = data.to_vec();
+        record.resize(size, 0);
+        set_kind(&mut record, kind);
+        culprit_agent::probes::fuzz(&record);
+    }
+}
+
+/// The kind follows the time.
+pub(crate) fn set_kind(record: &mut [u8], kind: u32) {
+    record[8..12].copy_from_slice(&kind.to_ne_bytes());
+}
