@@ -166,7 +166,7 @@ async fn keep_sending(shared: Arc<Shared>, lanes: &'static [Lane]) {
         } else {
             tracing::warn!(
                 collector = target.url, lanes = names, %trouble,
-                "not sending; events are kept up to the queue's bound and this is tried again"
+                "not sending; events are kept up to the spool's bound and this is tried again"
             );
             told = trouble;
         }
