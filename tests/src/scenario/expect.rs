@@ -200,3 +200,25 @@ pub fn missed_runs(pid: u32) -> Vec<(String, u64)> {
         .filter(|(_, missed)| *missed > 0)
         .collect()
 }
+
+/// How many runs of the socket probes' programs the kernel skipped, as the
+/// agent says in its newest statistics: so many events may be missing, and are
+/// not lost silently.
+pub fn skipped(events: &[Value]) -> u64 {
+    let Some(stats) = events
+        .iter()
+        .rev()
+        .find(|event| kind(event) == "node_stats")
+    else {
+        return 0;
+    };
+    let probes = stats
+        .pointer("/node_stats/probes")
+        .and_then(Value::as_array);
+    probes
+        .into_iter()
+        .flatten()
+        .filter(|probe| matches!(text(probe, "/probe"), "tcp_connect" | "tcp_flow"))
+        .filter_map(|probe| number(probe, "/missed").ok())
+        .sum()
+}

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::agent::kind;
-use super::expect::{Expect, expect, is_number, is_process, is_text, number, one, text};
+use super::expect::{Expect, expect, is_number, is_process, is_text, number, one, skipped, text};
 use super::load::{Load, Place};
 use super::matrix::World;
 use super::tools::Tools;
@@ -250,13 +250,23 @@ fn storm(tools: &Tools) -> Result<Expect> {
         seen.sort_unstable();
         let missing: Vec<u64> = excess(&ports, &seen);
         let twice: Vec<u64> = excess(&seen, &ports);
+        // What the kernel skipped (from 6.2 on, where a run is under way on that
+        // CPU) the agent counts, and cannot know.
+        let skipped = skipped(events);
         ensure!(
-            seen == ports,
-            "{} of {} came; missing {missing:?}, too many {twice:?}",
+            twice.is_empty() && missing.len() as u64 <= skipped,
+            "{} of {} came, the kernel skipped {skipped} runs; missing {missing:?}, too many {twice:?}",
             seen.len(),
             ports.len()
         );
-        Ok(format!("{} of {} ESTABLISHED", seen.len(), ports.len()))
+        let mut said = format!("{} of {} ESTABLISHED", seen.len(), ports.len());
+        if !missing.is_empty() {
+            said += &format!(
+                ", {} of {skipped} runs that the kernel skipped",
+                missing.len()
+            );
+        }
+        Ok(said)
     }))
 }
 
