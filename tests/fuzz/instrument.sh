@@ -4,11 +4,15 @@
 # them, are those that the other tests have built already.
 #
 # The flags are what libFuzzer wants, as a pass that stable rustc can be told to
-# run, and the checks that a release build leaves out. A static program would
-# crash in libFuzzer before it begins.
+# run, and the checks that a release build leaves out. The program is not static
+# like the others: libFuzzer looks for libc's memcmp and would find nothing.
 for word; do
     # Build scripts run on their own: they have no libFuzzer to link with.
     [ "$word" = build_script_build ] && exec "$@"
+done
+for word; do
+    shift
+    [ "$word" = -Ctarget-feature=+crt-static ] || set -- "$@" "$word"
 done
 exec "$@" \
     -Cpasses=sancov-module \
@@ -18,5 +22,4 @@ exec "$@" \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cdebug-assertions \
     -Coverflow-checks \
-    -Ctarget-feature=-crt-static \
     --cfg=fuzzing

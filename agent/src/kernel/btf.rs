@@ -12,6 +12,9 @@ use thiserror::Error;
 pub const MAX_BYTES: usize = 64 << 20;
 /// How deep typedefs, qualifiers and anonymous members may nest.
 const MAX_DEPTH: u32 = 32;
+/// Most members looked at for one name, those of anonymous structs included;
+/// the largest struct of a kernel has a few hundred.
+const MAX_MEMBERS: u32 = 1 << 16;
 
 const KIND_INT: u32 = 1;
 const KIND_PTR: u32 = 2;
@@ -229,11 +232,12 @@ impl Btf {
 
     /// Byte offset and type id of a member, looked for in anonymous structs
     /// and unions too. None for bitfields that do not begin at a byte.
-    fn member(&self, of: Type, name: &[u8], depth: u32) -> Option<(u32, u32)> {
+    fn member(&self, of: Type, name: &[u8], depth: u32, budget: &mut u32) -> Option<(u32, u32)> {
         if depth == 0 || !matches!(of.kind(), KIND_STRUCT | KIND_UNION) {
             return None;
         }
         for n in 0..of.vlen() {
+            *budget = budget.checked_sub(1)?;
             let [member_name, id, bits] = self.entry(of, n)?;
             let bits = if of.kind_flag() {
                 bits & 0x00ff_ffff
@@ -246,9 +250,9 @@ impl Btf {
             }
             if found.is_empty()
                 && let Some((_, inner)) = self.resolve(id)
-                && let Some((offset, id)) = self.member(inner, name, depth - 1)
+                && let Some((offset, id)) = self.member(inner, name, depth - 1, budget)
             {
-                return Some((bits / 8 + offset, id));
+                return Some(((bits / 8).checked_add(offset)?, id));
             }
         }
         None
@@ -269,7 +273,7 @@ impl Btf {
         let mut offset = 0u32;
         for part in parts {
             let (_, t) = self.resolve(id)?;
-            let (at, next) = self.member(t, part.as_bytes(), MAX_DEPTH)?;
+            let (at, next) = self.member(t, part.as_bytes(), MAX_DEPTH, &mut { MAX_MEMBERS })?;
             offset = offset.checked_add(at)?;
             id = next;
         }

@@ -92,6 +92,10 @@ impl World {
                 if self.agents[agent].forgets(clean) {
                     let from = LANES.map(|lane| self.agents[agent].mortal(lane));
                     self.ledger.killed(spool, from);
+                } else if self.plan.bad_percent > 0 && self.plan.spool.is_some() {
+                    // A rejected record is in the spool even so: the next run
+                    // knows how many there were, not which.
+                    self.ledger.killed(spool, [u64::MAX; 3]);
                 }
                 self.agents[agent].restart(clean)
             }
