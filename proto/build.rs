@@ -24,7 +24,8 @@ const TIMES: [&str; 6] = [
 const BY_HAND: [&str; 1] = [".culprit.v1.Endpoint"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["identity", "events", "stream", "local"].map(|f| format!("culprit/v1/{f}.proto"));
+    let files = ["identity", "lane", "findings", "events", "stream", "local"]
+        .map(|f| format!("culprit/v1/{f}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

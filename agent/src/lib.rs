@@ -6,6 +6,7 @@
 pub mod commands;
 pub mod config;
 pub mod export;
+pub mod findings;
 pub mod identity;
 pub mod journal;
 pub mod kernel;

@@ -155,6 +155,9 @@ fn with_spool(
         targets: plain.targets,
         intervals: plain.intervals,
         identity_wait: plain.identity_wait,
+        findings: None,
+        proc_root: std::path::PathBuf::from("/proc"),
+        cgroup_root: std::path::PathBuf::from("/sys/fs/cgroup"),
         recorder_file: None,
     }
 }

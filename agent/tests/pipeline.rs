@@ -89,6 +89,9 @@ async fn an_event_that_waited_long_enough_is_sent_with_the_reason() {
     let (source, feed) = support::source();
     let short = Options {
         identity_wait: Duration::from_millis(50),
+        findings: None,
+        proc_root: std::path::PathBuf::from("/proc"),
+        cgroup_root: std::path::PathBuf::from("/sys/fs/cgroup"),
         ..options()
     };
     let agent = Agent::start(short, source, support::names()).unwrap();

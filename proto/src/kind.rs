@@ -24,11 +24,19 @@ pub enum EventKind {
     Coverage,
     /// Histograms and counters.
     NodeStats,
+    /// A DNS lookup that failed, was retried or took long.
+    DnsLookup,
+    /// A listener under pressure.
+    TcpListen,
+    /// Histograms and counters of one workload.
+    WorkloadStats,
+    /// A diagnosis.
+    Finding,
 }
 
 impl EventKind {
     /// Every kind, in the order of the proto.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::TcpConnect,
         Self::TcpFlow,
         Self::IcmpEcho,
@@ -37,6 +45,10 @@ impl EventKind {
         Self::Loss,
         Self::Coverage,
         Self::NodeStats,
+        Self::DnsLookup,
+        Self::TcpListen,
+        Self::WorkloadStats,
+        Self::Finding,
     ];
 
     /// Field name in `Event`'s oneof, as JSON and the command line have it.
@@ -50,15 +62,21 @@ impl EventKind {
             Self::Loss => "loss",
             Self::Coverage => "coverage",
             Self::NodeStats => "node_stats",
+            Self::DnsLookup => "dns_lookup",
+            Self::TcpListen => "tcp_listen",
+            Self::WorkloadStats => "workload_stats",
+            Self::Finding => "finding",
         }
     }
 
     /// The lane this kind travels in.
     pub const fn lane(self) -> Lane {
         match self {
-            Self::SoftirqStall | Self::OomKill | Self::Loss | Self::Coverage => Lane::Critical,
-            Self::TcpConnect | Self::IcmpEcho => Lane::Signal,
-            Self::TcpFlow | Self::NodeStats => Lane::Bulk,
+            Self::SoftirqStall | Self::OomKill | Self::Loss | Self::Coverage | Self::Finding => {
+                Lane::Critical
+            }
+            Self::TcpConnect | Self::IcmpEcho | Self::DnsLookup | Self::TcpListen => Lane::Signal,
+            Self::TcpFlow | Self::NodeStats | Self::WorkloadStats => Lane::Bulk,
         }
     }
 
@@ -73,6 +91,10 @@ impl EventKind {
             Some(event::Kind::Loss(_)) => Self::Loss,
             Some(event::Kind::Coverage(_)) => Self::Coverage,
             Some(event::Kind::NodeStats(_)) => Self::NodeStats,
+            Some(event::Kind::DnsLookup(_)) => Self::DnsLookup,
+            Some(event::Kind::TcpListen(_)) => Self::TcpListen,
+            Some(event::Kind::WorkloadStats(_)) => Self::WorkloadStats,
+            Some(event::Kind::Finding(_)) => Self::Finding,
             None => return None,
         })
     }

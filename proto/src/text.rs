@@ -1,9 +1,13 @@
 //! Events as readable lines, and strings made harmless for a terminal.
 
+mod dns;
 mod escape;
+mod finding;
+mod listen;
 mod phrase;
 mod report;
 mod unit;
+mod workload_stats;
 
 use prost::Message;
 

@@ -7,7 +7,14 @@ pub const PROBE_ICMP_ECHO: u32 = 2;
 pub const PROBE_SOFTIRQ: u32 = 3;
 pub const PROBE_OOM: u32 = 4;
 pub const PROBE_CGROUP: u32 = 5;
-pub const PROBES: u32 = 6;
+pub const PROBE_HOLDER: u32 = 6;
+pub const PROBE_CGROUP_READ: u32 = 7;
+pub const PROBE_RECLAIM: u32 = 8;
+pub const PROBE_RUNQ: u32 = 9;
+pub const PROBE_TCP_LISTEN: u32 = 10;
+pub const PROBE_SKB_DROP: u32 = 11;
+pub const PROBE_DNS: u32 = 12;
+pub const PROBES: u32 = 13;
 
 wire_struct! {
     /// Value of STATS. `seen = submitted + dropped_ring + dropped_map +

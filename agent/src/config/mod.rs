@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 pub use file::{ConfigError, load, parse};
-pub use units::{ProbeChoice, Size, duration};
+pub use units::{FindingChoice, ProbeChoice, Size, duration};
 
 /// Where the agent keeps its state unless told otherwise.
 pub const STATE_DIR: &str = "/var/lib/culprit";
@@ -81,6 +81,10 @@ pub struct Settings {
     /// (PROBE=FLAVOUR, PROBE=off); repeatable
     #[arg(long, value_name = "PROBE=FLAVOUR")]
     pub probe: Vec<ProbeChoice>,
+    /// Leave a finding out, or say from where it speaks (NAME=off, NAME=20ms,
+    /// NAME=90%, NAME=5; `explain NAME` says what is measured); repeatable
+    #[arg(long, value_name = "NAME=THRESHOLD")]
+    pub finding: Vec<FindingChoice>,
     /// Print events too, as text or json [default: off; without a value: text]
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub stdout: Option<StdoutFormat>,
@@ -199,6 +203,7 @@ impl Settings {
             cri: self.cri.or(file.cri),
             state_dir: self.state_dir.or(file.state_dir),
             probe: list(self.probe, file.probe),
+            finding: list(self.finding, file.finding),
             stdout: self.stdout.or(file.stdout),
             stall_threshold: self.stall_threshold.or(file.stall_threshold),
             stall_limit: self.stall_limit.or(file.stall_limit),

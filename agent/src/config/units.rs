@@ -122,6 +122,40 @@ impl<'de> Deserialize<'de> for ProbeChoice {
     }
 }
 
+/// `NAME=off` or `NAME=THRESHOLD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindingChoice {
+    /// Which finding.
+    pub name: String,
+    /// "off" or from where it speaks.
+    pub value: String,
+}
+
+impl FromStr for FindingChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok(Self {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err(format!(
+                "\"{}\" sets no finding; write NAME=off or NAME=THRESHOLD, such as softirq_stall=20ms",
+                escape(text)
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FindingChoice {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        String::deserialize(input)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

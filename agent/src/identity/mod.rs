@@ -18,6 +18,7 @@ pub mod fuzz;
 mod hierarchy;
 mod identifier;
 mod limits;
+mod living;
 mod message;
 mod path;
 mod place;
@@ -39,6 +40,7 @@ pub use config::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
 pub use counters::IdentityCounters;
 pub use hierarchy::CgroupMode;
 pub use identifier::Identifier;
+pub use living::Living;
 pub use path::{CgroupPath, ContainerRef};
 pub use status::{CriState, IdentityStatus};
 

@@ -84,6 +84,14 @@ impl Tree {
         Some(node)
     }
 
+    /// The cgroups of a hierarchy that are there.
+    pub(super) fn living(&self, hierarchy: u32) -> impl Iterator<Item = (u64, &Node)> {
+        self.nodes
+            .iter()
+            .filter(move |(key, node)| key.0 == hierarchy && node.gone.is_none())
+            .map(|(key, node)| (key.1, node))
+    }
+
     /// Remembers that a cgroup went.
     pub(super) fn remove(&mut self, key: Key, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&key)

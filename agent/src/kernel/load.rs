@@ -15,6 +15,7 @@ use super::{
     object::{open, system_btf},
     plan::{self, PROBES},
     stats::{self, ProgramCost, Stats},
+    tables::Tables,
 };
 use crate::{pipeline::source::Draft, probes::Decoder};
 
@@ -31,6 +32,8 @@ pub struct Kernel {
     log: Option<KernelLog>,
     /// Whether the walk over open sockets could be loaded, or why not.
     walk: Result<(), String>,
+    /// For the findings; None once taken.
+    tables: Option<Tables>,
     /// Skipped runs by probe when the programs were detached.
     last_missed: Vec<u64>,
 }
@@ -92,6 +95,7 @@ impl Kernel {
             call_counts: false,
             log: None,
             walk: Ok(()),
+            tables: Some(Tables::default()),
             last_missed: Vec::new(),
         };
         kernel.call_counts = kernel.counts_calls(facts);
@@ -110,6 +114,11 @@ impl Kernel {
     /// The reader of the rings, for a thread of its own; None the second time.
     pub fn take_reader(&mut self) -> Option<RingReader> {
         self.reader.take()
+    }
+
+    /// The maps that the findings read; None the second time.
+    pub fn take_tables(&mut self) -> Option<Tables> {
+        self.tables.take()
     }
 
     /// The kernel side's accounting, by probe.

@@ -14,6 +14,7 @@ pub mod plan;
 mod ring;
 mod source;
 mod stats;
+mod tables;
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
@@ -24,6 +25,7 @@ pub use facts::{Facts, VMLINUX_BTF};
 pub use load::Kernel;
 pub use ring::RingReader;
 pub use stats::ProgramCost;
+pub use tables::Tables;
 
 /// What to do with a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

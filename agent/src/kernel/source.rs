@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
 
-use super::{Kernel, RingReader, log::KernelLog};
+use super::{Kernel, RingReader, Tables, log::KernelLog};
 use crate::{
     pipeline::source::{BadRecord, Draft, Observation, Reader, Source},
     probes::Decoder,
@@ -85,6 +85,10 @@ impl Source for Kernel {
 
     fn sweep_flows(&mut self, give: &mut dyn FnMut(Draft)) {
         Self::sweep_flows(self, give);
+    }
+
+    fn take_tables(&mut self) -> Option<Tables> {
+        Self::take_tables(self)
     }
 
     fn detach(&mut self) {

@@ -1,8 +1,8 @@
 //! What a running agent says about itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use culprit_proto::v1::{Hello, LossReport, NodeAccount, StatusResponse};
+use culprit_proto::v1::{FindingsStatus, Hello, LossReport, NodeAccount, StatusResponse};
 use tokio::sync::watch;
 
 use super::ledger::Ledger;
@@ -21,6 +21,7 @@ pub struct About {
     pub(super) journal: Arc<Journal>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) keeper: Option<KeeperHandle>,
+    pub(super) findings: Option<Arc<Mutex<FindingsStatus>>>,
 }
 
 impl About {
@@ -49,6 +50,10 @@ impl About {
             counters: self.ledger.kernel(),
             lost: self.ledger.all(&self.journal),
             account: Some(self.account()),
+            findings: self
+                .findings
+                .as_ref()
+                .map(|board| board.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             spool_trouble: match &self.keeper {
                 Some(keeper) => keeper.health().trouble,
                 None => "there is no spool on disk: events are kept in memory only".to_owned(),

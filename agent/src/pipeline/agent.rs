@@ -18,6 +18,7 @@ use super::ledger::Ledger;
 use super::source::{Reader, Resolver, Source};
 use crate::export::client::{self, Exporter, InUse};
 use crate::export::target::Target;
+use crate::findings::{self, Engine, Parts};
 use crate::journal::account::Base;
 use crate::journal::keeper::{Disk, Keeper};
 use crate::journal::lane::Recovery;
@@ -56,6 +57,13 @@ pub struct Options<D> {
     pub intervals: Intervals,
     /// How long an event may wait for its names.
     pub identity_wait: Duration,
+    /// Which findings are looked for; `None`: none, and nothing is read for
+    /// them.
+    pub findings: Option<findings::Options>,
+    /// Where the host's procfs is.
+    pub proc_root: PathBuf,
+    /// Where the host's cgroup file systems are.
+    pub cgroup_root: PathBuf,
     /// The recorder file and its bound in bytes.
     pub recorder_file: Option<(PathBuf, u64)>,
 }
@@ -68,6 +76,7 @@ pub struct Agent {
     reader: Option<JoinHandle<()>>,
     stop_reader: Arc<AtomicBool>,
     identify: JoinHandle<()>,
+    findings: Option<Engine>,
     exporter: Option<Exporter>,
     recorder_file: Option<JoinHandle<()>>,
     finish_file: watch::Sender<bool>,
@@ -94,6 +103,23 @@ impl Agent {
             .transpose()
             .context("cannot start the spool's thread")?;
         let keeper_handle = keeper.as_ref().map(Keeper::handle);
+        ledger.set_statuses(source.statuses());
+        let findings = options
+            .findings
+            .map(|chosen| {
+                Engine::start(Parts {
+                    options: chosen,
+                    resolver: Arc::clone(&resolver) as _,
+                    tables: source.take_tables().unwrap_or_default(),
+                    journal: Arc::clone(&journal),
+                    ledger: Arc::clone(&ledger),
+                    stats: options.intervals.stats,
+                    proc_root: options.proc_root,
+                    cgroup_root: options.cgroup_root,
+                })
+            })
+            .transpose()
+            .context("cannot start the findings' thread")?;
         let about = Arc::new(About {
             node: options.node,
             boot_id: options.boot_id,
@@ -102,8 +128,8 @@ impl Agent {
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
             keeper: keeper_handle.clone(),
+            findings: findings.as_ref().map(Engine::board),
         });
-        ledger.set_statuses(source.statuses());
 
         let (finish_file, finish) = watch::channel(false);
         let recorder_file = options
@@ -123,11 +149,13 @@ impl Agent {
             Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
         });
 
-        let (intake, inbox) = intake::channels(Arc::clone(&ledger));
+        let inlet = findings.as_ref().map(Engine::inlet).unwrap_or_default();
+        let (intake, inbox) = intake::channels(Arc::clone(&ledger), inlet.clone());
         let stage = Identify {
             resolver,
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
+            findings: inlet,
             wait: options.identity_wait,
         };
         // Reads /proc now and then: not on a thread that others wait for.
@@ -153,6 +181,7 @@ impl Agent {
             reader,
             stop_reader,
             identify,
+            findings,
             exporter,
             recorder_file,
             finish_file,
@@ -192,6 +221,8 @@ impl Agent {
         join(self.reader).await;
         // The queues have no sender any more: the stage ends when it is done.
         join(Some(self.identify)).await;
+        // Every event is in the journal: what they mean comes after them.
+        join(self.findings.map(Engine::stop)).await;
         self.driver.finish().await;
         // The collector's last word is the last stock, once that is noted.
         let stock = self.about.ledger.stock();

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::intake::Inbox;
 use super::ledger::Ledger;
 use super::source::{Draft, Resolver, Slot};
+use crate::findings::{self, Inlet};
 use crate::identity::{Actor, CgroupClass, Resolution};
 use crate::journal::Journal;
 
@@ -32,6 +33,8 @@ pub struct Identify<R> {
     pub journal: Arc<Journal>,
     /// Counts events that could not wait.
     pub ledger: Arc<Ledger>,
+    /// Looks at what is recorded.
+    pub findings: Inlet,
     /// How long an event may wait for its names.
     pub wait: Duration,
 }
@@ -148,7 +151,14 @@ impl<R: Resolver> Identify<R> {
             return;
         };
         let encoded = event.encode_to_vec().into();
-        self.journal.append(kind, event.time, encoded);
+        let seq = self.journal.append(kind, event.time, encoded);
+        if findings::wants(&event) {
+            self.findings.seen(findings::Seen {
+                event,
+                lane: kind.lane(),
+                seq,
+            });
+        }
     }
 
     fn place(&self, event: &mut Event, slot: Slot, actor: &Actor, identity: Identity) {

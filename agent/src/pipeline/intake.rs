@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use culprit_proto::kind::{self, EventKind};
+use culprit_proto::v1::event::Kind;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 use super::ledger::{Ledger, Loss, is_counted, lane_of, probe_of};
 use super::source::{BadRecord, Draft, Observation};
+use crate::findings::Inlet;
 use crate::identity::CgroupChange;
 
 /// Events that wait for the identity stage, per lane.
@@ -22,6 +24,7 @@ const CGROUP_QUEUE: usize = 4096;
 pub struct Intake {
     lanes: [Sender<Box<Draft>>; 3],
     cgroups: Sender<CgroupChange>,
+    findings: Inlet,
     ledger: Arc<Ledger>,
 }
 
@@ -36,7 +39,7 @@ pub struct Inbox {
 
 /// Both ends.
 #[must_use]
-pub fn channels(ledger: Arc<Ledger>) -> (Intake, Inbox) {
+pub fn channels(ledger: Arc<Ledger>, findings: Inlet) -> (Intake, Inbox) {
     let (critical, critical_out) = mpsc::channel(QUEUE);
     let (signal, signal_out) = mpsc::channel(QUEUE);
     let (bulk, bulk_out) = mpsc::channel(QUEUE);
@@ -45,6 +48,7 @@ pub fn channels(ledger: Arc<Ledger>) -> (Intake, Inbox) {
         Intake {
             lanes: [critical, signal, bulk],
             cgroups,
+            findings,
             ledger,
         },
         Inbox {
@@ -60,6 +64,9 @@ impl Intake {
         match observation {
             Ok(Observation::Draft(draft)) => {
                 self.ledger.add_read(Some(kind::lane(&draft.event)));
+                if matches!(draft.event.kind, Some(Kind::OomKill(_))) {
+                    self.findings.early(&draft);
+                }
                 self.push(draft);
             }
             Ok(Observation::Cgroup(change)) => {
@@ -67,6 +74,10 @@ impl Intake {
                 if let Err(TrySendError::Full(change)) = self.cgroups.try_send(change) {
                     tracing::debug!(cgroup = change.id, "change of a cgroup left to the scan");
                 }
+            }
+            Ok(Observation::Note(note)) => {
+                self.ledger.add_read(None);
+                self.findings.note(note);
             }
             Err(bad) => {
                 tracing::warn!(

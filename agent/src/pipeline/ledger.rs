@@ -46,7 +46,13 @@ pub fn probe_of(kind: EventKind) -> &'static str {
         EventKind::IcmpEcho => "icmp_echo",
         EventKind::SoftirqStall => "softirq",
         EventKind::OomKill => "oom",
-        EventKind::Loss | EventKind::Coverage | EventKind::NodeStats => "agent",
+        EventKind::DnsLookup => "dns",
+        EventKind::TcpListen => "tcp_listen",
+        EventKind::Loss
+        | EventKind::Coverage
+        | EventKind::NodeStats
+        | EventKind::WorkloadStats
+        | EventKind::Finding => "agent",
     }
 }
 
@@ -118,10 +124,18 @@ impl Counts {
     }
 }
 
-/// Whether the probe's records are events of `lane`: those about cgroups are
-/// none.
+/// Whether the probe's records become events at all: those about cgroups, for
+/// instance, become names.
+fn makes_events(probe: &str) -> bool {
+    probe != "agent"
+        && EventKind::ALL
+            .into_iter()
+            .any(|kind| probe_of(kind) == probe)
+}
+
+/// Whether the probe's records are events of `lane`.
 pub(super) fn is_counted(probe: &str, lane: Lane) -> bool {
-    probe != "cgroup" && probe != "agent" && lane_of(probe) == lane
+    makes_events(probe) && lane_of(probe) == lane
 }
 
 /// Counters of one run, all cumulative, and what the runs before it counted.
@@ -336,9 +350,8 @@ impl Ledger {
         let sum = |of: fn(&crate::journal::item::LaneTotals) -> u64| -> u64 {
             totals.iter().map(of).sum()
         };
-        // The cgroup watcher's records become names, not events.
         let kernel = self.kernel();
-        let probes = || kernel.iter().filter(|probe| probe.probe != "cgroup");
+        let probes = || kernel.iter().filter(|probe| makes_events(&probe.probe));
         let seen: u64 = probes().map(|probe| probe.seen).sum();
         let held_back: u64 = probes().map(|probe| probe.suppressed).sum();
         let missed: u64 = probes().map(|probe| probe.missed).sum();

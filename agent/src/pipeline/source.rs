@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
 
-use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Resolution};
+use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Living, Resolution};
+use crate::kernel::Tables;
 
 /// Which identity of an event an actor becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,14 @@ pub enum Observation {
     Draft(Box<Draft>),
     /// A cgroup came or went: for the identities, not for the journal.
     Cgroup(CgroupChange),
+    /// Something for the findings alone.
+    Note(Box<Note>),
 }
+
+/// What a kernel record says that is no event: the findings make something of
+/// it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {}
 
 /// A kernel record that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +68,11 @@ pub trait Source: Send + 'static {
     fn node_stats(&self) -> NodeStats;
     /// Interval records of the connections in use since the last sweep.
     fn sweep_flows(&mut self, give: &mut dyn FnMut(Draft));
+    /// The maps that the findings read; `None` the second time, and from a
+    /// source that has none.
+    fn take_tables(&mut self) -> Option<Tables> {
+        None
+    }
     /// Takes the probes off the kernel; counters can still be read.
     fn detach(&mut self);
 }
@@ -85,6 +98,10 @@ pub trait Resolver: Send + Sync + 'static {
     fn cgroup_class(&self, memory_cgroup: u64) -> CgroupClass;
     /// See [`Identifier::cgroup_changed`].
     fn cgroup_changed(&self, change: &CgroupChange);
+    /// See [`Identifier::living`].
+    fn living(&self) -> Vec<Living> {
+        Vec::new()
+    }
 }
 
 impl Resolver for Identifier {
@@ -102,5 +119,9 @@ impl Resolver for Identifier {
 
     fn cgroup_changed(&self, change: &CgroupChange) {
         Self::cgroup_changed(self, change);
+    }
+
+    fn living(&self) -> Vec<Living> {
+        Self::living(self)
     }
 }

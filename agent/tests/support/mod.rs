@@ -269,6 +269,9 @@ pub fn options() -> Options<NoDisk> {
             stats: long,
         },
         identity_wait: long,
+        findings: None,
+        proc_root: std::path::PathBuf::from("/proc"),
+        cgroup_root: std::path::PathBuf::from("/sys/fs/cgroup"),
         recorder_file: None,
     }
 }

@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use super::report::{coverage, loss, stats};
 use super::{bytes, clip, duration, errno};
+use super::{dns, finding, listen, workload_stats};
 use crate::json::enum_text;
 use crate::v1::{
     Endpoint, Event, IcmpEcho, Identity, OomKill, SoftirqStall, TcpConnect, TcpFlow, event,
@@ -72,6 +73,10 @@ pub fn what(event: &Event) -> String {
         Some(event::Kind::Loss(e)) => loss(e),
         Some(event::Kind::Coverage(e)) => coverage(e),
         Some(event::Kind::NodeStats(e)) => stats(e),
+        Some(event::Kind::DnsLookup(e)) => dns::lookup(e),
+        Some(event::Kind::TcpListen(e)) => listen::pressure(e),
+        Some(event::Kind::WorkloadStats(e)) => workload_stats::stats(e),
+        Some(event::Kind::Finding(e)) => finding::line(e),
         None => "an event of a later version of Culprit".to_owned(),
     }
 }
@@ -80,7 +85,7 @@ fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-fn end(endpoint: Option<&Endpoint>) -> String {
+pub(super) fn end(endpoint: Option<&Endpoint>) -> String {
     endpoint.map_or_else(|| "?".to_owned(), ToString::to_string)
 }
 

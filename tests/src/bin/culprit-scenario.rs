@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use culprit_tests::scenario::matrix::World;
 use culprit_tests::scenario::report::{Report, Subject};
 use culprit_tests::scenario::tools::Tools;
-use culprit_tests::scenario::{dump, hostile, privilege, probes, stream};
+use culprit_tests::scenario::{dump, findings, hostile, privilege, probes, stream};
 
 #[derive(Parser)]
 #[command(about = "Checks the agent on this kernel; needs root")]
@@ -25,12 +25,16 @@ struct Args {
     /// What this kernel has to allow.
     #[arg(long, value_enum)]
     world: Option<World>,
-    /// Parts to run, all by default; with --probe or --flavour, the probes.
+    /// Parts to run, all by default; with --probe or --flavour, the
+    /// probes; with --finding, the findings.
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Only this probe.
     #[arg(long)]
     probe: Option<String>,
+    /// Only this finding.
+    #[arg(long)]
+    finding: Option<String>,
     /// Only this flavour.
     #[arg(long)]
     flavour: Option<String>,
@@ -48,6 +52,8 @@ enum Part {
     Hostile,
     /// With few privileges, as root and as another user.
     Privilege,
+    /// What the events mean.
+    Findings,
 }
 
 fn main() -> Result<ExitCode> {
@@ -59,6 +65,8 @@ fn main() -> Result<ExitCode> {
     let mut report = Report::default();
     let parts = if args.probe.is_some() || args.flavour.is_some() {
         &[Part::Probes]
+    } else if args.finding.is_some() {
+        &[Part::Findings]
     } else if args.parts.is_empty() {
         Part::value_variants()
     } else {
@@ -78,6 +86,10 @@ fn main() -> Result<ExitCode> {
             Part::Dump => ("dump", dump::run(&tools, &mut report)),
             Part::Hostile => ("hostile", hostile::run(&tools, &mut report)),
             Part::Privilege => ("privilege", privilege::run(&tools, &mut report)),
+            Part::Findings => {
+                let only = args.finding.as_deref();
+                ("findings", findings::run(&tools, only, &mut report))
+            }
         };
         if let Err(error) = result {
             report.result(

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod doctor;
 pub mod dump;
 pub mod expect;
+pub mod findings;
 pub mod hostile;
 pub mod icmp;
 pub mod load;

@@ -80,6 +80,10 @@ impl Plan {
             );
             limits.lanes = Some(self.queues);
         }
+        let (proc_root, cgroup_root) = (
+            self.identity.proc_root.clone(),
+            self.identity.cgroup_root.clone(),
+        );
         let identifier = Identifier::start(self.identity, &Handle::current())?;
         let options = self.kernel;
         let kernel = privileged.run(move || Kernel::load(&options))??;
@@ -108,6 +112,9 @@ impl Plan {
                 flows: settings.flow_interval.unwrap_or(10 * second),
                 stats: settings.stats_interval.unwrap_or(10 * second),
             },
+            findings: Some(self.findings),
+            proc_root,
+            cgroup_root,
             identity_wait: settings.identity_wait.unwrap_or(Duration::from_millis(750)),
             recorder_file: settings
                 .recorder_file

@@ -9,6 +9,7 @@ use culprit_proto::text::escape;
 use super::host_name;
 use crate::config::{STATE_DIR, Settings, Size};
 use crate::export::{security, target};
+use crate::findings;
 use crate::identity::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
 use crate::journal::{Limits, spool};
 use crate::kernel::{Choice, KernelOptions};
@@ -39,6 +40,7 @@ pub(super) struct Plan {
     pub(super) spool: spool::Options,
     pub(super) kernel: KernelOptions,
     pub(super) identity: IdentityConfig,
+    pub(super) findings: findings::Options,
 }
 
 impl Plan {
@@ -107,6 +109,11 @@ impl Plan {
         }
         let kernel = kernel_options(&settings)?;
         let identity = identity_config(&settings);
+        let chosen = settings.finding.iter();
+        let findings = findings::Options::parse(
+            chosen.map(|choice| (choice.name.as_str(), choice.value.as_str())),
+        )
+        .map_err(anyhow::Error::msg)?;
         Ok(Self {
             settings,
             node,
@@ -117,6 +124,7 @@ impl Plan {
             spool,
             kernel,
             identity,
+            findings,
         })
     }
 

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use culprit_proto::frame;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
-    Cgroup, Container, Coverage, CpuHistogram, Endpoint, Event, IcmpEcho, Identity, Lane, Loss,
-    LossCounter, NodeStats, OomKill, Pod, ProbeCounters, ProbeStatus, Process, Record,
-    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, event::Kind, icmp_echo, identity,
-    oom_kill, pod, softirq_stall, tcp_connect, tcp_flow,
+    Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
+    Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, NodeStats, OomKill, Party, Pod,
+    ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram, SoftirqStall, TcpConnect,
+    TcpFlow, TcpListen, WorkloadStats, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
+    softirq_stall, tcp_connect, tcp_flow,
 };
 use prost::Message;
 
@@ -137,6 +138,38 @@ fn kind(of: EventKind) -> Kind {
             timer_lateness: vec![CpuHistogram::default()],
             packet_queue_wait: vec![],
             probes: vec![counters()],
+        }),
+        EventKind::DnsLookup => Kind::DnsLookup(DnsLookup {
+            server: end([10, 0, 0, 10], 53),
+        }),
+        EventKind::TcpListen => Kind::TcpListen(TcpListen {
+            local: end([0, 0, 0, 0], 8080),
+        }),
+        EventKind::WorkloadStats => Kind::WorkloadStats(WorkloadStats {
+            runq_wait: Some(Histogram {
+                buckets: vec![0, 3, 1],
+                count: 4,
+                total_ns: 9000,
+                max_ns: 5000,
+            }),
+            ..WorkloadStats::default()
+        }),
+        EventKind::Finding => Kind::Finding(Finding {
+            name: "oom_autopsy".to_owned(),
+            severity: finding::Severity::Critical.into(),
+            summary: "cart used 64 MiB of 64 MiB".to_owned(),
+            mend: "raise the limit".to_owned(),
+            evidence: vec![Evidence {
+                lane: Lane::Critical.into(),
+                seq: 7,
+                kind: "oom_kill".to_owned(),
+            }],
+            parties: vec![Party {
+                role: "victim".to_owned(),
+                who: who("cart-7d9", "stress"),
+            }],
+            count: 1,
+            ..Finding::default()
         }),
     }
 }

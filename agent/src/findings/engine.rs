@@ -1,0 +1,254 @@
+//! The thread on which findings are found.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use culprit_proto::kind::EventKind;
+use culprit_proto::v1::{Event, FindingCount, FindingsStatus, WorkloadStats, event::Kind};
+use prost::Message as _;
+
+use super::desk::Desk;
+use super::input::Input;
+use super::{Context, Inlet, Options, ROWS, Readings, Watcher, Workloads};
+use crate::journal::Journal;
+use crate::kernel::Tables;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::source::Resolver;
+
+/// Between two ticks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the findings are made of.
+pub struct Parts {
+    /// Which are on.
+    pub options: Options,
+    /// Names.
+    pub resolver: Arc<dyn Resolver>,
+    /// Maps of the kernel side.
+    pub tables: Tables,
+    /// Where findings go.
+    pub journal: Arc<Journal>,
+    /// Counts them.
+    pub ledger: Arc<Ledger>,
+    /// Between two reports of each workload's statistics.
+    pub stats: Duration,
+    /// Where the host's procfs is.
+    pub proc_root: PathBuf,
+    /// Where the host's cgroup file systems are.
+    pub cgroup_root: PathBuf,
+}
+
+/// Where the agent's conclusions go.
+#[derive(Debug)]
+pub(super) struct Output {
+    journal: Arc<Journal>,
+    ledger: Arc<Ledger>,
+}
+
+impl Output {
+    pub(super) fn append(&self, event: Event) {
+        if let Some(kind) = EventKind::of(&event) {
+            self.ledger.add_made(kind.lane());
+            self.journal
+                .append(kind, event.time, event.encode_to_vec().into());
+        }
+    }
+}
+
+/// The running findings.
+#[derive(Debug)]
+pub struct Engine {
+    inlet: Inlet,
+    thread: JoinHandle<()>,
+    board: Arc<Mutex<FindingsStatus>>,
+}
+
+impl Engine {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(parts: Parts) -> std::io::Result<Self> {
+        let (inlet, receiver) = Inlet::new();
+        let board = Arc::new(Mutex::new(FindingsStatus::default()));
+        let readings = Readings::start()?;
+        let mut work = Work::new(parts, readings, inlet.clone(), Arc::clone(&board));
+        let thread = std::thread::Builder::new()
+            .name("culprit-findings".to_owned())
+            .spawn(move || work.run(&receiver))?;
+        Ok(Self {
+            inlet,
+            thread,
+            board,
+        })
+    }
+
+    /// The way to it.
+    #[must_use]
+    pub fn inlet(&self) -> Inlet {
+        self.inlet.clone()
+    }
+
+    /// Its counters, as of the last tick.
+    #[must_use]
+    pub fn board(&self) -> Arc<Mutex<FindingsStatus>> {
+        Arc::clone(&self.board)
+    }
+
+    /// Ends it: everything told so far is taken in, and what is half done is
+    /// reported. Gives back the thread to wait for.
+    #[must_use]
+    pub fn stop(self) -> JoinHandle<()> {
+        self.inlet.stop();
+        self.thread
+    }
+}
+
+struct Work {
+    watchers: Vec<Box<dyn Watcher>>,
+    parts: Parts,
+    readings: Readings,
+    inlet: Inlet,
+    desk: Desk,
+    output: Arc<Output>,
+    board: Arc<Mutex<FindingsStatus>>,
+    /// The statistics that were told last, by workload.
+    told: BTreeMap<u64, WorkloadStats>,
+    workloads_left_out: u64,
+}
+
+impl Work {
+    fn new(
+        parts: Parts,
+        readings: Readings,
+        inlet: Inlet,
+        board: Arc<Mutex<FindingsStatus>>,
+    ) -> Self {
+        let watchers = ROWS
+            .iter()
+            .filter_map(|row| Some((row.make)(parts.options.threshold(row.name)?)))
+            .collect();
+        let output = Arc::new(Output {
+            journal: Arc::clone(&parts.journal),
+            ledger: Arc::clone(&parts.ledger),
+        });
+        Self {
+            watchers,
+            parts,
+            readings,
+            inlet,
+            desk: Desk::new(Instant::now()),
+            output,
+            board,
+            told: BTreeMap::new(),
+            workloads_left_out: 0,
+        }
+    }
+
+    fn run(&mut self, inputs: &Receiver<Input>) {
+        let mut next_tick = Instant::now() + TICK;
+        let mut next_stats = Instant::now() + self.parts.stats;
+        loop {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            match inputs.recv_timeout(wait) {
+                Ok(Input::Early(draft)) => self.each(|one, context| one.early(&draft, context)),
+                Ok(Input::Seen(seen)) => self.each(|one, context| one.seen(&seen, context)),
+                Ok(Input::Note(note)) => self.each(|one, context| one.note(&note, context)),
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                self.each(|one, context| one.tick(context));
+                self.due(now, false);
+                self.publish();
+                next_tick = Instant::now() + TICK;
+            }
+            if now >= next_stats {
+                self.statistics();
+                next_stats = Instant::now() + self.parts.stats;
+            }
+        }
+        self.each(|one, context| one.tick(context));
+        self.each(|one, context| one.finish(context));
+        self.due(Instant::now(), true);
+        self.statistics();
+        self.publish();
+    }
+
+    fn each(&mut self, mut call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) {
+        let statuses = self.parts.ledger.statuses();
+        let mut context = Context {
+            now: Instant::now(),
+            resolver: &*self.parts.resolver,
+            readings: &mut self.readings,
+            tables: &mut self.parts.tables,
+            proc_root: &self.parts.proc_root,
+            cgroup_root: &self.parts.cgroup_root,
+            statuses: &statuses,
+            desk: &mut self.desk,
+            output: &self.output,
+        };
+        for watcher in &mut self.watchers {
+            call(&mut **watcher, &mut context);
+        }
+    }
+
+    fn due(&mut self, now: Instant, all: bool) {
+        for event in self.desk.due(now, all) {
+            self.output.append(event);
+        }
+    }
+
+    fn statistics(&mut self) {
+        let mut workloads = Workloads::default();
+        for watcher in &mut self.watchers {
+            watcher.stats(&mut workloads);
+        }
+        let (now, left_out) = workloads.into_parts();
+        self.workloads_left_out += left_out;
+        for (cgroup, stats) in &now {
+            if self.told.get(cgroup) == Some(stats) || *stats == WorkloadStats::default() {
+                continue;
+            }
+            let who = match self.parts.resolver.resolve_cgroup(*cgroup) {
+                crate::identity::Resolution::Ready(who)
+                | crate::identity::Resolution::Waiting(who) => who,
+            };
+            self.output.append(Event {
+                time: culprit_proto::time::now(),
+                cpu: 0,
+                who: Some(who),
+                kind: Some(Kind::WorkloadStats(stats.clone())),
+            });
+        }
+        self.told = now;
+    }
+
+    fn publish(&self) {
+        let counts = self.desk.counts();
+        let status = FindingsStatus {
+            findings: ROWS
+                .iter()
+                .filter(|row| self.parts.options.threshold(row.name).is_some())
+                .map(|row| {
+                    let one = counts.get(row.name).copied().unwrap_or_default();
+                    FindingCount {
+                        name: row.name.to_owned(),
+                        raised: one.raised,
+                        repeats: one.repeats,
+                        limited: one.limited,
+                    }
+                })
+                .collect(),
+            shed: self.inlet.shed(),
+            readings: self.readings.stats(),
+            workloads_left_out: self.workloads_left_out,
+        };
+        *self.board.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}

@@ -1,0 +1,126 @@
+//! What the findings are told, and the way there: bounded, never waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use culprit_proto::v1::{Event, Evidence, Lane, event::Kind};
+
+use crate::pipeline::source::{Draft, Note};
+
+/// What may wait for the findings' thread; what finds no room is counted and
+/// the findings go on without it. The events themselves are in the journal.
+const QUEUE: usize = 4096;
+
+/// An event that is named and in the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// What happened.
+    pub event: Event,
+    /// Where in the journal.
+    pub lane: Lane,
+    /// Its number there.
+    pub seq: u64,
+}
+
+impl Seen {
+    /// The reference that a finding carries.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        Evidence {
+            lane: self.lane.into(),
+            seq: self.seq,
+            kind: culprit_proto::kind::EventKind::of(&self.event)
+                .map_or_else(String::new, |kind| kind.name().to_owned()),
+        }
+    }
+}
+
+/// Whether any finding looks at such an event: asked before the way to the
+/// other thread is paid for.
+#[must_use]
+pub fn wants(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        Some(
+            Kind::SoftirqStall(_)
+                | Kind::OomKill(_)
+                | Kind::IcmpEcho(_)
+                | Kind::TcpConnect(_)
+                | Kind::TcpListen(_)
+                | Kind::DnsLookup(_)
+        )
+    )
+}
+
+/// One thing that the findings are told.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A kill, before it is named.
+    Early(Box<Draft>),
+    /// An event in the journal.
+    Seen(Box<Seen>),
+    /// A kernel record that is no event.
+    Note(Box<Note>),
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// The way to the findings; nothing at all when there are none.
+#[derive(Clone, Debug, Default)]
+pub struct Inlet {
+    sender: Option<SyncSender<Input>>,
+    shed: Arc<AtomicU64>,
+}
+
+impl Inlet {
+    /// The way, and its end.
+    pub(super) fn new() -> (Self, Receiver<Input>) {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let inlet = Self {
+            sender: Some(sender),
+            shed: Arc::default(),
+        };
+        (inlet, receiver)
+    }
+
+    /// Tells of a kill at once.
+    pub fn early(&self, draft: &Draft) {
+        if self.sender.is_some() {
+            self.give(Input::Early(Box::new(draft.clone())));
+        }
+    }
+
+    /// Tells of an event that is in the journal.
+    pub fn seen(&self, seen: Seen) {
+        self.give(Input::Seen(Box::new(seen)));
+    }
+
+    /// Tells of a kernel record that is no event.
+    pub fn note(&self, note: Box<Note>) {
+        self.give(Input::Note(note));
+    }
+
+    /// What found no room so far.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    fn give(&self, input: Input) {
+        if let Some(sender) = &self.sender
+            && sender.try_send(input).is_err()
+        {
+            self.shed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the findings' thread. The one call that waits: the stages before
+    /// have ended.
+    pub(super) fn stop(&self) {
+        if let Some(sender) = &self.sender {
+            // An error means that the thread is gone already.
+            drop(sender.send(Input::Stop));
+        }
+    }
+}

@@ -1,0 +1,14 @@
+use super::clip;
+use crate::json::enum_text;
+use crate::v1::{Finding, finding};
+
+/// A finding in one line: what it is, what happened, what to do.
+pub(super) fn line(e: &Finding) -> String {
+    format!(
+        "{} {}: {} {}",
+        enum_text::<finding::Severity>(e.severity),
+        clip(&e.name),
+        clip(&e.summary),
+        clip(&e.mend)
+    )
+}

@@ -1,0 +1,83 @@
+//! Each finding, provoked for real and checked for its names and numbers; and
+//! silence while nothing is wrong.
+
+mod accept_queue_full;
+mod connect_trouble;
+mod conntrack_trouble;
+mod cpu_starved;
+mod dns_trouble;
+mod limit_drift;
+mod oom_autopsy;
+mod reclaim_stall;
+mod slow_cgroup_read;
+mod softirq_stall;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::agent::kind;
+use super::expect::text;
+use super::report::{Report, Subject};
+use super::tools::Tools;
+
+type Case = fn(&Tools, Subject<'_>, &mut Report) -> Result<()>;
+
+const CASES: [(&str, Case); 10] = [
+    ("softirq_stall", softirq_stall::run),
+    ("slow_cgroup_read", slow_cgroup_read::run),
+    ("oom_autopsy", oom_autopsy::run),
+    ("limit_drift", limit_drift::run),
+    ("reclaim_stall", reclaim_stall::run),
+    ("cpu_starved", cpu_starved::run),
+    ("accept_queue_full", accept_queue_full::run),
+    ("connect_trouble", connect_trouble::run),
+    ("conntrack_trouble", conntrack_trouble::run),
+    ("dns_trouble", dns_trouble::run),
+];
+
+/// Runs all, or only this one.
+pub fn run(tools: &Tools, only: Option<&str>, report: &mut Report) -> Result<()> {
+    let chosen = CASES
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| only == *name));
+    let mut ran = 0;
+    for (name, case) in chosen {
+        let subject = Subject {
+            probe: name,
+            flavour: "",
+        };
+        let result = case(tools, subject, report);
+        report.result(subject, "ran", &result.map(|()| String::new()));
+        ran += 1;
+    }
+    ensure!(ran > 0, "there is no finding {only:?}");
+    Ok(())
+}
+
+/// Every finding of this name, oldest first.
+pub fn found<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+    events
+        .iter()
+        .filter(|event| kind(event) == "finding" && text(event, "/finding/name") == name)
+        .collect()
+}
+
+/// The first finding of this name for which `filter` holds.
+pub fn finding<'a>(
+    events: &'a [Value],
+    name: &str,
+    filter: impl Fn(&Value) -> bool,
+) -> Result<&'a Value> {
+    let all = found(events, name);
+    let near: Vec<String> = all.iter().rev().take(3).map(ToString::to_string).collect();
+    all.into_iter()
+        .find(|event| filter(event))
+        .with_context(|| format!("no such {name}; the last: {near:?}"))
+}
+
+/// No finding of this name.
+pub fn silent(events: &[Value], name: &str) -> Result<String> {
+    let all = found(events, name);
+    ensure!(all.is_empty(), "{} {name}: {}", all.len(), all[0]);
+    Ok("silent".to_owned())
+}
