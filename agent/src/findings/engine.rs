@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use culprit_proto::kind::EventKind;
-use culprit_proto::v1::{Event, FindingCount, FindingsStatus, WorkloadStats, event::Kind};
+use culprit_proto::v1::{
+    Event, FindingCount, FindingsStatus, ProbeStatus, WorkloadStats, event::Kind,
+};
 use prost::Message as _;
 
 use super::desk::Desk;
@@ -116,6 +118,8 @@ struct Work {
     desk: Desk,
     output: Arc<Output>,
     board: Arc<Mutex<FindingsStatus>>,
+    /// Which probes run, as of the last tick.
+    statuses: Vec<ProbeStatus>,
     /// The statistics that were told last, by workload.
     told: BTreeMap<u64, WorkloadStats>,
     workloads_left_out: u64,
@@ -136,6 +140,7 @@ impl Work {
             journal: Arc::clone(&parts.journal),
             ledger: Arc::clone(&parts.ledger),
         });
+        let statuses = parts.ledger.statuses();
         Self {
             watchers,
             parts,
@@ -144,6 +149,7 @@ impl Work {
             desk: Desk::new(Instant::now()),
             output,
             board,
+            statuses,
             told: BTreeMap::new(),
             workloads_left_out: 0,
         }
@@ -163,6 +169,7 @@ impl Work {
             }
             let now = Instant::now();
             if now >= next_tick {
+                self.statuses = self.parts.ledger.statuses();
                 self.each(|one, context| one.tick(context));
                 self.due(now, false);
                 self.publish();
@@ -181,7 +188,6 @@ impl Work {
     }
 
     fn each(&mut self, mut call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) {
-        let statuses = self.parts.ledger.statuses();
         let mut context = Context {
             now: Instant::now(),
             resolver: &*self.parts.resolver,
@@ -189,7 +195,7 @@ impl Work {
             tables: &mut self.parts.tables,
             proc_root: &self.parts.proc_root,
             cgroup_root: &self.parts.cgroup_root,
-            statuses: &statuses,
+            statuses: &self.statuses,
             desk: &mut self.desk,
             output: &self.output,
         };
