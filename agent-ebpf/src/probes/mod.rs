@@ -4,7 +4,9 @@
 mod cgroup;
 mod icmp_echo;
 mod oom;
+mod skb_drop;
 mod sock;
 mod softirq;
 mod tcp_connect;
 mod tcp_flow;
+mod tcp_listen;

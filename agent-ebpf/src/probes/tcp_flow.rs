@@ -19,6 +19,7 @@ use culprit_agent_ebpf::wire::{
     },
 };
 
+use super::tcp_listen;
 use super::sock::{
     self, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV,
 };
@@ -217,6 +218,7 @@ fn accepted<M: Mem>(sk: Ptr) {
     let Some(state) = row::<M>(sk) else { return };
     // SAFETY: a live map value.
     unsafe {
+        tcp_listen::accepted(state);
         kernel::fill_current(&raw mut (*state).opener);
         (*state).flags |= SOCK_OPENER | SOCK_ACCEPTED;
     }
