@@ -7,6 +7,7 @@ mod oom;
 mod skb_drop;
 mod sock;
 mod softirq;
+mod syn_retransmit;
 mod tcp_connect;
 mod tcp_flow;
 mod tcp_listen;

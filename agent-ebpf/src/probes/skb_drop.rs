@@ -104,7 +104,10 @@ fn tell(key: DropKey, client: [u64; 2], client_port: u16, answer: bool, netns: u
             count = (*row).count;
         }
     } else {
-        let row = DropCount { count, told_ns: now };
+        let row = DropCount {
+            count,
+            told_ns: now,
+        };
         // Without room the record is told all the same, and its count is 1.
         let _ = SKB_DROPS.insert(key, &row, 0);
     }

@@ -5,26 +5,21 @@
 use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
-    macros::{
-        btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint,
-    },
-    programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
-        RetProbeContext, TracePointContext,
-    },
+    macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use culprit_agent_ebpf::wire::{
-    KIND_SYN_RETRANSMIT, KIND_TCP_CONNECT,
+    KIND_TCP_CONNECT,
     config::HAVE_PROBE_READ,
     stats::PROBE_TCP_CONNECT,
-    tcp::{CALL_FAILED_LOCALLY, CALL_SYN, Call, SockState, SynRetransmit, TcpConnect, Tuple},
+    tcp::{CALL_FAILED_LOCALLY, CALL_SYN, Call, SockState, TcpConnect, Tuple},
 };
 
 use super::sock::{self, AF_INET, AF_INET6};
 use crate::{
     account::{self, Wake, emit},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
-    maps::{CALLS, RING_SIGNAL, SOCKS},
+    maps::{CALLS, RING_SIGNAL},
 };
 
 /// A connect has an outcome: new state ESTABLISHED or CLOSE.
@@ -58,7 +53,11 @@ pub(super) unsafe fn outcome(state: *mut SockState, new_state: u32, errno: u32) 
     );
 }
 
-unsafe fn copy_tuple(out: *mut Tuple, from: *const Tuple) {
+/// Copies both ends between map values and records.
+///
+/// # Safety
+/// Both are valid.
+pub(super) unsafe fn copy_tuple(out: *mut Tuple, from: *const Tuple) {
     // SAFETY: both valid, 5 words.
     unsafe {
         let (out, from) = (out.cast::<u64>(), from.cast::<u64>());
@@ -289,57 +288,4 @@ fn sock_of_fd(fd: u32) -> Ptr {
     // SAFETY: the helper copes with any address.
     let file = unsafe { Probed::load::<Ptr>(table, fd.wrapping_mul(8)) };
     sock::socket_of_file(file)
-}
-
-/// A segment is sent again; only a SYN that is not answered is told of here. A
-/// second and more apart for each socket, so there is no limit of its own.
-#[inline(always)]
-fn retransmitted<M: Mem>(sk: Ptr) {
-    if u32::from(load!(M, sk, skc_state: u8)) != sock::TCP_SYN_SENT {
-        return;
-    }
-    let Some(state) = SOCKS.get_ptr_mut(sk as u64) else {
-        return account::unmatched(PROBE_TCP_CONNECT);
-    };
-    // SAFETY: sk is a TCP socket.
-    let tp = unsafe { M::tcp_sock(sk) };
-    if tp.is_null() {
-        return;
-    }
-    let retransmits = load!(M, tp, total_retrans: u32);
-    let port = sock::local_port::<M>(sk);
-    emit(
-        &RING_SIGNAL,
-        PROBE_TCP_CONNECT,
-        KIND_SYN_RETRANSMIT,
-        Wake::Batched,
-        |out: *mut SynRetransmit| {
-            // SAFETY: the record and the state are valid.
-            unsafe {
-                kernel::copy_task(&raw mut (*out).task, &raw const (*state).opener);
-                copy_tuple(&raw mut (*out).tuple, &raw const (*state).tuple);
-                (*out).tuple.local_port = port;
-                (*out).waited_ns = match (*state).syn_ns {
-                    0 => 0,
-                    syn => bpf_ktime_get_ns().wrapping_sub(syn),
-                };
-                (*out).sock_cgroup = (*state).sock_cgroup;
-                (*out).syn_retransmits = retransmits;
-                (*out).netns = (*state).netns;
-                (*out).pad = 0;
-            }
-        },
-    );
-}
-
-#[btf_tracepoint(function = "tcp_retransmit_skb")]
-pub fn syn_retransmit_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    retransmitted::<Direct>(ctx.arg(0));
-    0
-}
-
-#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
-pub fn syn_retransmit_raw_tp(ctx: RawTracePointContext) -> i32 {
-    retransmitted::<Probed>(ctx.arg(0));
-    0
 }

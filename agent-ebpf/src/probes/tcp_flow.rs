@@ -19,10 +19,10 @@ use culprit_agent_ebpf::wire::{
     },
 };
 
-use super::tcp_listen;
 use super::sock::{
     self, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV,
 };
+use super::tcp_listen;
 use crate::{
     account::{self, Wake, add, emit},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},

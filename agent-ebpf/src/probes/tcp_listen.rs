@@ -56,6 +56,7 @@ unsafe fn tell(row: *mut Listener, key: ListenerKey, reading: Reading) {
         }
         (*row).told_ns = now;
         (*row).max_backlog = reading.max_backlog;
+        (*row).drops_before = (*row).told_drops;
         if reading.why != LISTEN_FILLED {
             (*row).told_drops = reading.drops;
         }
@@ -68,7 +69,9 @@ unsafe fn tell(row: *mut Listener, key: ListenerKey, reading: Reading) {
                 type Words = [u64; size_of::<Listener>() / 8];
                 let to = (&raw mut (*out).listener).cast::<Words>();
                 to.write(row.cast::<Words>().read());
-                (&raw mut (*out).address).cast::<[u64; 2]>().write(reading.address);
+                (&raw mut (*out).address)
+                    .cast::<[u64; 2]>()
+                    .write(reading.address);
                 (*out).key.netns = key.netns;
                 (*out).key.port = key.port;
                 (*out).key.pad = 0;

@@ -177,7 +177,8 @@ wire_struct! {
         pub told_ns: u64,
         /// `sk_drops` in the last record.
         pub told_drops: u32,
-        pub pad: u32,
+        /// `told_drops` of the record before.
+        pub drops_before: u32,
         /// Of the times in the queue, by log2 of nanoseconds.
         pub accept_buckets: [u32; ACCEPT_BUCKETS],
     }
@@ -200,7 +201,7 @@ impl Listener {
         ack_overflows: 0,
         told_ns: 0,
         told_drops: 0,
-        pad: 0,
+        drops_before: 0,
         accept_buckets: [0; ACCEPT_BUCKETS],
     };
 }
