@@ -60,7 +60,7 @@ fn summary(
         ));
     }
     let mut text = format!(
-        "{} connects to {} in trouble: {} within a minute",
+        "Connects of {} to {} are in trouble: {} within a minute",
         actor(Some(who)),
         detail.remote,
         what.join(", ")

@@ -25,7 +25,7 @@ const EACH: usize = 150;
 /// The queue is full for so long before the next client comes.
 const FULL_FOR: Duration = Duration::from_millis(1200);
 
-pub fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
     let pair = Pair::new()?;
     let agent = Agent::start(tools, NAME, &[])?;
     let healthy = storm(tools, &pair)?;
@@ -144,11 +144,11 @@ fn expects(deaf: Deaf, healthy: String) -> Vec<Expect> {
     vec![
         expect("the listener that accepts nothing", move |events| {
             let event = finding(events, NAME, |event| {
-                text(event, "/finding/accept_queue_full/local") == of
+                text(event, "/finding/detail/accept_queue_full/local") == of
             })?;
             is_process(event, "/who/process", pid, "deafsrv")?;
             is_number(event, "/who/netns", netns)?;
-            let detail = |field: &str| format!("/finding/accept_queue_full/{field}");
+            let detail = |field: &str| format!("/finding/detail/accept_queue_full/{field}");
             is_number(event, &detail("backlog"), 2)?;
             is_number(event, &detail("max_backlog"), 1)?;
             is_number(event, &detail("accepted"), 0)?;
@@ -167,16 +167,16 @@ fn expects(deaf: Deaf, healthy: String) -> Vec<Expect> {
         expect("its drops, as the kernel counts them", move |events| {
             let last = found(events, NAME)
                 .into_iter()
-                .rfind(|event| text(event, "/finding/accept_queue_full/local") == address)
+                .rfind(|event| text(event, "/finding/detail/accept_queue_full/local") == address)
                 .context("no finding")?;
-            let told = number(last, "/finding/accept_queue_full/drops_total")?;
+            let told = number(last, "/finding/detail/accept_queue_full/drops_total")?;
             ensure!(told == drops, "{told} instead of {drops}: {last}");
             is_text(last, "/finding/severity", "CRITICAL")?;
             Ok(format!("{told} drops"))
         }),
         expect("its client's trouble names both ends", move |events| {
             let event = finding(events, "connect_trouble", |event| {
-                text(event, "/finding/connect_trouble/remote") == other
+                text(event, "/finding/detail/connect_trouble/remote") == other
             })?;
             is_process(event, "/who/process", client, "vain")?;
             is_party(event, "server", pid)?;
@@ -186,7 +186,7 @@ fn expects(deaf: Deaf, healthy: String) -> Vec<Expect> {
             let all = found(events, NAME);
             let wrong = all
                 .iter()
-                .find(|event| text(event, "/finding/accept_queue_full/local") == healthy);
+                .find(|event| text(event, "/finding/detail/accept_queue_full/local") == healthy);
             ensure!(wrong.is_none(), "{wrong:?}");
             Ok("silent".to_owned())
         }),

@@ -24,7 +24,7 @@ const REFUSALS: u64 = 3;
 /// SYNs sent again 1, 3 and 7 s after the first.
 const RETRANSMITS: u64 = 3;
 
-pub fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
     let pair = Pair::new()?;
     // Long enough that no attempt ends by itself.
     pair.near.sysctl("ipv4/tcp_syn_retries", "6")?;
@@ -45,7 +45,7 @@ pub fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<(
     let waiting = lost.clone();
     let told = agent.wait_for(PATIENCE, |events| {
         finding(events, NAME, |event| {
-            text(event, "/finding/connect_trouble/remote") == waiting
+            text(event, "/finding/detail/connect_trouble/remote") == waiting
         })
         .is_ok()
     });
@@ -61,7 +61,7 @@ pub fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<(
         refused(knocker, closed),
         expect("silence for success and for one refusal", move |events| {
             for event in found(events, NAME) {
-                let remote = text(event, "/finding/connect_trouble/remote");
+                let remote = text(event, "/finding/detail/connect_trouble/remote");
                 ensure!(!silent.iter().any(|one| one == remote), "{event}");
             }
             Ok("silent".to_owned())
@@ -105,10 +105,10 @@ fn knock(tools: &Tools, place: Place<'_>, to: &str, count: u64) -> Result<u32> {
 fn unanswered(pid: u32, remote: String) -> Expect {
     expect("a SYN that nobody answers, while it waits", move |events| {
         let event = finding(events, NAME, |event| {
-            text(event, "/finding/connect_trouble/remote") == remote
+            text(event, "/finding/detail/connect_trouble/remote") == remote
         })?;
         is_process(event, "/who/process", pid, "lost")?;
-        let detail = |field: &str| format!("/finding/connect_trouble/{field}");
+        let detail = |field: &str| format!("/finding/detail/connect_trouble/{field}");
         is_number(event, &detail("syn_retransmits"), RETRANSMITS)?;
         is_number(event, &detail("max_syn_retransmits"), RETRANSMITS)?;
         is_number(event, &detail("timed_out"), 0)?;
@@ -127,11 +127,11 @@ fn unanswered(pid: u32, remote: String) -> Expect {
 fn refused(pid: u32, remote: String) -> Expect {
     expect("refusals", move |events| {
         let event = finding(events, NAME, |event| {
-            text(event, "/finding/connect_trouble/remote") == remote
+            text(event, "/finding/detail/connect_trouble/remote") == remote
         })?;
         is_process(event, "/who/process", pid, "knocker")?;
-        is_number(event, "/finding/connect_trouble/refused", REFUSALS)?;
-        is_number(event, "/finding/connect_trouble/syn_retransmits", 0)?;
+        is_number(event, "/finding/detail/connect_trouble/refused", REFUSALS)?;
+        is_number(event, "/finding/detail/connect_trouble/syn_retransmits", 0)?;
         is_text(event, "/finding/severity", "WARNING")?;
         dropped_for(events, event, "NO_SOCKET")?;
         let evidence = evidence_is_printed(events, event)?;
@@ -147,8 +147,12 @@ fn dropped_for(
     reason: &str,
 ) -> Result<()> {
     if super::probe_runs(events, "skb_drop") {
-        is_text(event, "/finding/connect_trouble/dropped/0/reason", reason)?;
-        let count = number(event, "/finding/connect_trouble/dropped/0/count")?;
+        is_text(
+            event,
+            "/finding/detail/connect_trouble/dropped/0/reason",
+            reason,
+        )?;
+        let count = number(event, "/finding/detail/connect_trouble/dropped/0/count")?;
         ensure!(count >= 1, "no drop in {event}");
         return Ok(());
     }
