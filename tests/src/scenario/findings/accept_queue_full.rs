@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{evidence_is_printed, finding, found, is_party};
+use super::{evidence_is_printed, finding, found, is_party, runs_as};
 use crate::net::pair::{FAR_V4, Pair};
 use crate::scenario::agent::{Agent, kind};
 use crate::scenario::expect::{
@@ -29,9 +29,95 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let pair = Pair::new()?;
     let agent = Agent::start(tools, NAME, &[])?;
     let healthy = storm(tools, &pair)?;
+    // In namespaces of its own: drops are counted by namespace.
+    let slow = slow(tools, &Pair::new()?)?;
     let deaf = deaf(tools, &pair, &agent)?;
-    settle(agent, &expects(deaf, healthy), report, subject)?;
+    let mut expects = expects(deaf, healthy);
+    expects.push(slow);
+    settle(agent, &expects, report, subject)?;
     Ok(())
+}
+
+/// The probe alone in one flavour: its events for the same listener.
+pub(crate) fn flavour(tools: &Tools, flavour: &str, agent: &Agent) -> Result<Vec<Expect>> {
+    let pair = Pair::new()?;
+    let deaf = deaf(tools, &pair, agent)?;
+    let sees_each = matches!(flavour, "fentry" | "kprobe");
+    let why = if sees_each { "SYN_DROPPED" } else { "LOOK" };
+    Ok(vec![expect("a listener under pressure", move |events| {
+        let of_this = |event: &&Value| {
+            kind(event) == "tcp_listen" && text(event, "/tcp_listen/local") == deaf.address
+        };
+        let last = events.iter().rfind(of_this).context("no event")?;
+        is_process(last, "/who/process", deaf.pid, "deafsrv")?;
+        is_number(last, "/who/netns", deaf.netns)?;
+        is_number(last, "/tcp_listen/backlog", 2)?;
+        is_number(last, "/tcp_listen/max_backlog", 1)?;
+        is_number(last, "/tcp_listen/queued", 2)?;
+        is_number(last, "/tcp_listen/sockets", 1)?;
+        is_number(last, "/tcp_listen/drops", deaf.drops)?;
+        is_text(last, "/tcp_listen/why", why)?;
+        let overflows = if sees_each { deaf.drops } else { 0 };
+        is_number(last, "/tcp_listen/syn_overflows", overflows)?;
+        let wait = number(last, "/tcp_listen/oldest_wait_ns")?;
+        ensure!(wait >= 1_000_000_000, "oldest_wait_ns is {wait}");
+        let filled = events
+            .iter()
+            .filter(of_this)
+            .any(|event| text(event, "/tcp_listen/why") == "FILLED");
+        ensure!(filled, "it was not seen to fill up");
+        Ok(last.to_string())
+    })])
+}
+
+/// A queue of one that is emptied now and then, and more clients than that.
+fn slow(tools: &Tools, pair: &Pair) -> Result<Expect> {
+    let listen = SocketAddr::new(FAR_V4, 0).to_string();
+    let arguments = [
+        "--comm",
+        "slowsrv",
+        "deaf",
+        "--listen",
+        &listen,
+        "--accept-every-ms",
+        "300",
+    ];
+    let mut server = Load::start(&tools.load, Place::In(&pair.far), &arguments)?;
+    let address = listening(&mut server)?;
+    let arguments = [
+        "knock",
+        "--count",
+        "3",
+        "--interval-ms",
+        "1",
+        "--to",
+        &address,
+    ];
+    let clients: Vec<Load> = (0..6)
+        .map(|_| Load::start(&tools.load, Place::In(&pair.near), &arguments))
+        .collect::<Result<_>>()?;
+    for client in clients {
+        client.finish()?;
+    }
+    let pid = server.pid();
+    Ok(expect("the listener that accepts slowly", move |events| {
+        let event = found(events, NAME)
+            .into_iter()
+            .rfind(|event| text(event, "/finding/detail/accept_queue_full/local") == address)
+            .context("no finding")?;
+        is_process(event, "/who/process", pid, "slowsrv")?;
+        let detail = |field: &str| format!("/finding/detail/accept_queue_full/{field}");
+        is_text(event, &detail("accepting"), "SHORT_QUEUE")?;
+        ensure!(number(event, &detail("accepted"))? >= 1, "{event}");
+        ensure!(number(event, &detail("drops"))? >= 1, "{event}");
+        let hooked = ["fentry", "kprobe"]
+            .iter()
+            .any(|flavour| runs_as(events, "tcp_flow", flavour));
+        let longest = number(event, &detail("accept_wait_max_ns"))?;
+        ensure!((longest > 0) == hooked, "accept_wait_max_ns is {longest}");
+        ensure!(text(event, "/finding/mend").contains("listen()"), "{event}");
+        Ok(text(event, "/finding/summary").to_owned())
+    }))
 }
 
 /// Several clients at once against a server that accepts; its address.

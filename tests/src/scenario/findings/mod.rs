@@ -1,7 +1,7 @@
 //! Each finding, provoked for real and checked for its names and numbers; and
 //! silence while nothing is wrong.
 
-mod accept_queue_full;
+pub(super) mod accept_queue_full;
 mod connect_trouble;
 mod conntrack_trouble;
 mod cpu_starved;
@@ -116,10 +116,21 @@ pub fn is_party(finding: &Value, role: &str, pid: u32) -> Result<()> {
 
 /// Whether a probe runs in some flavour, as the agent says.
 pub fn probe_runs(events: &[Value], probe: &str) -> bool {
+    flavour_of(events, probe).is_some_and(|flavour| !flavour.is_empty())
+}
+
+/// Whether a probe runs in this flavour.
+pub fn runs_as(events: &[Value], probe: &str, flavour: &str) -> bool {
+    flavour_of(events, probe) == Some(flavour)
+}
+
+/// As the first coverage event says.
+fn flavour_of<'a>(events: &'a [Value], probe: &str) -> Option<&'a str> {
     events
         .iter()
         .filter(|event| kind(event) == "coverage")
         .filter_map(|event| event.pointer("/coverage/probes").and_then(Value::as_array))
         .flatten()
-        .any(|row| text(row, "/probe") == probe && !text(row, "/flavour").is_empty())
+        .find(|row| text(row, "/probe") == probe)
+        .map(|row| text(row, "/flavour"))
 }
