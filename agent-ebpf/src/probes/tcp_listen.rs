@@ -26,8 +26,9 @@ use crate::{
     maps::{LISTENERS, RING_SIGNAL, SOCKS},
 };
 
-/// Records of one row are this far apart; those between are counted.
-const APART_NS: u64 = 1_000_000_000;
+/// Records of one row are this far apart; those between are counted. (A look
+/// meets a socket once for each process that has it open.)
+const APART_NS: u64 = 900_000_000;
 
 /// `sk_acceptq_is_full`: more than the maximum wait.
 #[inline(always)]
@@ -51,10 +52,16 @@ unsafe fn tell(row: *mut Listener, key: ListenerKey, reading: Reading) {
     // SAFETY: a live map value; the record is valid.
     unsafe {
         let now = bpf_ktime_get_ns();
-        if now.wrapping_sub((*row).told_ns) < APART_NS {
+        // A look tells what the others cannot: they do not hold it back.
+        let last = if reading.why == LISTEN_LOOK {
+            &raw mut (*row).looked_ns
+        } else {
+            &raw mut (*row).told_ns
+        };
+        if now.wrapping_sub(last.read()) < APART_NS {
             return account::suppressed(PROBE_TCP_LISTEN);
         }
-        (*row).told_ns = now;
+        last.write(now);
         (*row).max_backlog = reading.max_backlog;
         (*row).drops_before = (*row).told_drops;
         if reading.why != LISTEN_FILLED {

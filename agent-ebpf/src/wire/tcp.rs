@@ -156,7 +156,7 @@ wire_struct! {
 wire_struct! {
     /// Value of the map LISTENERS: who called listen, and how the sockets that
     /// listen on this port fare.
-    pub struct Listener (288) {
+    pub struct Listener (296) {
         pub owner: Task,
         /// Sockets listening on this port in this namespace (SO_REUSEPORT, or
         /// several addresses).
@@ -173,8 +173,10 @@ wire_struct! {
         pub syn_overflows: u64,
         /// Final ACKs dropped because the queue was full, likewise.
         pub ack_overflows: u64,
-        /// Monotonic: last record of this row.
+        /// Monotonic: last record of this row that no look made, and last that
+        /// one made.
         pub told_ns: u64,
+        pub looked_ns: u64,
         /// `sk_drops` in the last record.
         pub told_drops: u32,
         /// `told_drops` of the record before.
@@ -200,6 +202,7 @@ impl Listener {
         syn_overflows: 0,
         ack_overflows: 0,
         told_ns: 0,
+        looked_ns: 0,
         told_drops: 0,
         drops_before: 0,
         accept_buckets: [0; ACCEPT_BUCKETS],
@@ -208,7 +211,7 @@ impl Listener {
 
 wire_struct! {
     /// KIND_TCP_LISTEN: a listener under pressure.
-    pub struct TcpListen (352) {
+    pub struct TcpListen (360) {
         pub header: Header,
         /// The row of its port.
         pub listener: Listener,
