@@ -73,7 +73,7 @@ fn summary(
     }
     if let Some(cause) = detail.dropped.first() {
         text += &format!(
-            "; this node's kernel dropped {} of {}: {}",
+            "; this node's kernel dropped at least {} of {}: {}",
             cause.count,
             if cause.answer {
                 "the answers"
