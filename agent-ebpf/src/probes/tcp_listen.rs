@@ -64,7 +64,8 @@ unsafe fn tell(row: *mut Listener, key: ListenerKey, reading: Reading) {
         last.write(now);
         (*row).max_backlog = reading.max_backlog;
         (*row).drops_before = (*row).told_drops;
-        if reading.why != LISTEN_FILLED {
+        // Several sockets may share the row: the one with the most counts.
+        if reading.drops > (*row).told_drops {
             (*row).told_drops = reading.drops;
         }
         emit(
@@ -339,7 +340,7 @@ fn look<M: Mem>(sk: Ptr, task: Ptr) {
     let drops = load!(M, sk, sk_drops: u32);
     // SAFETY: a live map value.
     unsafe {
-        if !is_full(backlog, max_backlog) && drops == (*row).told_drops {
+        if !is_full(backlog, max_backlog) && drops <= (*row).told_drops {
             return;
         }
         let reading = reading::<M>(sk, backlog, max_backlog, LISTEN_LOOK);

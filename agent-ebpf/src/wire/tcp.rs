@@ -177,7 +177,7 @@ wire_struct! {
         /// one made.
         pub told_ns: u64,
         pub looked_ns: u64,
-        /// `sk_drops` in the last record.
+        /// Most `sk_drops` that a record told of.
         pub told_drops: u32,
         /// `told_drops` of the record before.
         pub drops_before: u32,

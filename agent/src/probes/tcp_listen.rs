@@ -29,7 +29,7 @@ pub(super) fn event(record: &wire::TcpListen, clock: &Clock) -> Draft {
             max_ns: row.accept_max_ns,
         }),
         sockets: row.count,
-        new_drops: row.told_drops.wrapping_sub(row.drops_before),
+        new_drops: row.told_drops.saturating_sub(row.drops_before),
     };
     Draft {
         event: super::event(&record.header, clock, Kind::TcpListen(kind)),
