@@ -10,6 +10,7 @@ use culprit_agent_ebpf::wire::{
     fields::KernelFields,
     icmp_echo::{IcmpPending, IcmpRate, IcmpSource},
     oom::{OomCall, OomSignal},
+    skb_drop::{DropCount, DropKey},
     softirq::{Histogram, PacketSlot, SoftirqNow, VECTORS, VectorStats},
     stats::{PROBES, ProbeStats},
     tcp::{Call, Listener, ListenerKey, SockState},
@@ -54,6 +55,11 @@ pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);
 pub static ICMP_SOURCES: LruHashMap<IcmpSource, IcmpRate> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 pub static ICMP_PENDING: PerCpuArray<IcmpPending> = PerCpuArray::with_max_entries(1, 0);
+
+/// Dropped SYNs by server and reason. LRU: a rate limit and its counts; what its
+/// rows held back is in STATS too.
+#[map]
+pub static SKB_DROPS: LruHashMap<DropKey, DropCount> = LruHashMap::with_max_entries(1024, 0);
 
 #[map]
 pub static SOFTIRQ_NOW: PerCpuArray<SoftirqNow> = PerCpuArray::with_max_entries(1, 0);

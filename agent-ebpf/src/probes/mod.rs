@@ -4,7 +4,10 @@
 mod cgroup;
 mod icmp_echo;
 mod oom;
+mod skb_drop;
 mod sock;
 mod softirq;
+mod syn_retransmit;
 mod tcp_connect;
 mod tcp_flow;
+mod tcp_listen;

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use culprit_agent_ebpf::wire::{
-    config::{HAVE_CONNECT, HAVE_FLOW},
+    config::{HAVE_CONNECT, HAVE_FLOW, HAVE_LISTEN},
     stats::{PROBE_TCP_CONNECT, PROBE_TCP_FLOW},
     tcp::{
         CALL_FAILED_LOCALLY, CALL_SYN, Listener, ListenerKey, ROLE_CLIENT, ROLE_SERVER,
@@ -17,9 +17,9 @@ use culprit_agent_ebpf::wire::{
     },
 };
 
-use super::{tcp_connect, tcp_flow};
+use super::{tcp_connect, tcp_flow, tcp_listen};
 use crate::{
-    account,
+    account::{self, add},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
     maps::{CALLS, LISTENERS, SOCKS},
 };
@@ -210,6 +210,7 @@ fn connecting<M: Mem>(sk: Ptr) {
 #[inline(always)]
 fn established<M: Mem>(sk: Ptr, old: u32) {
     let key = sk as u64;
+    let mut came_up: *mut Listener = core::ptr::null_mut();
     let state = match SOCKS.get_ptr_mut(key) {
         Some(state) => state,
         None if old == TCP_SYN_RECV => {
@@ -229,9 +230,11 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
                     port: local_port::<M>(sk),
                     pad: 0,
                 };
-                if let Some(listener) = LISTENERS.get_ptr(key) {
+                if let Some(listener) = LISTENERS.get_ptr_mut(key) {
                     kernel::copy_task(&raw mut (*state).opener, &raw const (*listener).owner);
                     (*state).flags = SOCK_OPENER;
+                    add(&raw mut (*listener).children, 1);
+                    came_up = listener;
                 }
             }
             state
@@ -253,6 +256,9 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
         }
         if have(HAVE_CONNECT) && (*state).role == ROLE_CLIENT {
             tcp_connect::outcome(state, TCP_ESTABLISHED, 0);
+        }
+        if have(HAVE_LISTEN) && !came_up.is_null() {
+            tcp_listen::came_up::<M>(sk, state, came_up);
         }
     }
 }
@@ -435,6 +441,8 @@ pub(super) fn found_listener<M: Mem>(sk: Ptr, task: Ptr) {
         (*listener).count = 1;
         kernel::fill_task::<M>(&raw mut (*listener).owner, task);
         (*listener).max_backlog = load!(M, sk, sk_max_ack_backlog: u32);
+        (*listener).children = u64::from(load!(M, sk, sk_ack_backlog: u32));
+        (*listener).told_drops = load!(M, sk, sk_drops: u32);
     }
 }
 

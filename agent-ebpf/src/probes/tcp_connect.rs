@@ -53,7 +53,11 @@ pub(super) unsafe fn outcome(state: *mut SockState, new_state: u32, errno: u32) 
     );
 }
 
-unsafe fn copy_tuple(out: *mut Tuple, from: *const Tuple) {
+/// Copies both ends between map values and records.
+///
+/// # Safety
+/// Both are valid.
+pub(super) unsafe fn copy_tuple(out: *mut Tuple, from: *const Tuple) {
     // SAFETY: both valid, 5 words.
     unsafe {
         let (out, from) = (out.cast::<u64>(), from.cast::<u64>());

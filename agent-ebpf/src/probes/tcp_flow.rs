@@ -22,6 +22,7 @@ use culprit_agent_ebpf::wire::{
 use super::sock::{
     self, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV,
 };
+use super::tcp_listen;
 use crate::{
     account::{self, Wake, add, emit},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
@@ -217,6 +218,7 @@ fn accepted<M: Mem>(sk: Ptr) {
     let Some(state) = row::<M>(sk) else { return };
     // SAFETY: a live map value.
     unsafe {
+        tcp_listen::accepted(state);
         kernel::fill_current(&raw mut (*state).opener);
         (*state).flags |= SOCK_OPENER | SOCK_ACCEPTED;
     }

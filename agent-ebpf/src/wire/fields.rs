@@ -45,22 +45,26 @@ macro_rules! kernel_fields {
 }
 
 kernel_fields! {
-    skc_family = "sock_common.skc_family", for tcp_connect tcp_flow;
-    skc_daddr = "sock_common.skc_daddr", for tcp_connect tcp_flow;
-    skc_rcv_saddr = "sock_common.skc_rcv_saddr", for tcp_connect tcp_flow;
-    skc_dport = "sock_common.skc_dport", for tcp_connect tcp_flow;
-    skc_num = "sock_common.skc_num", for tcp_connect tcp_flow;
-    skc_state = "sock_common.skc_state", for tcp_connect tcp_flow;
+    skc_family = "sock_common.skc_family", for tcp_connect tcp_flow tcp_listen;
+    skc_daddr = "sock_common.skc_daddr", for tcp_connect tcp_flow tcp_listen;
+    skc_rcv_saddr = "sock_common.skc_rcv_saddr", for tcp_connect tcp_flow tcp_listen;
+    skc_dport = "sock_common.skc_dport", for tcp_connect tcp_flow tcp_listen;
+    skc_num = "sock_common.skc_num", for tcp_connect tcp_flow tcp_listen;
+    skc_state = "sock_common.skc_state", for tcp_connect tcp_flow tcp_listen;
     skc_v6_daddr = "sock_common.skc_v6_daddr";
     skc_v6_rcv_saddr = "sock_common.skc_v6_rcv_saddr";
     skc_net = "sock_common.skc_net.net";
     net_inum = "net.ns.inum";
-    sk_protocol = "sock.sk_protocol", for tcp_connect tcp_flow;
-    sk_err = "sock.sk_err", for tcp_connect tcp_flow;
+    sk_protocol = "sock.sk_protocol", for tcp_connect tcp_flow tcp_listen;
+    sk_err = "sock.sk_err", for tcp_connect tcp_flow tcp_listen;
     skc_flags = "sock_common.skc_flags", for tcp_flow;
-    sk_max_ack_backlog = "sock.sk_max_ack_backlog", for tcp_flow;
+    sk_max_ack_backlog = "sock.sk_max_ack_backlog", for tcp_flow tcp_listen;
+    sk_ack_backlog = "sock.sk_ack_backlog", for tcp_listen;
+    sk_drops = "sock.sk_drops";
+    accept_head = "inet_connection_sock.icsk_accept_queue.rskq_accept_head";
+    request_sk = "request_sock.sk";
     sk_cgroup = "sock.sk_cgrp_data.cgroup|sock.sk_cgrp_data.val";
-    inet_sport = "inet_sock.inet_sport", for tcp_connect tcp_flow;
+    inet_sport = "inet_sock.inet_sport", for tcp_connect tcp_flow tcp_listen;
     srtt_us = "tcp_sock.srtt_us";
     rtt_min = "tcp_sock.rtt_min";
     total_retrans = "tcp_sock.total_retrans";
@@ -117,12 +121,14 @@ kernel_fields! {
     counter_usage = "page_counter.usage";
     counter_max = "page_counter.max";
     counter_parent = "page_counter.parent";
-    skb_head = "sk_buff.head";
+    skb_head = "sk_buff.head", for skb_drop;
     skb_data = "sk_buff.data";
-    skb_network_header = "sk_buff.network_header";
+    skb_network_header = "sk_buff.network_header", for skb_drop;
     skb_transport_header = "sk_buff.transport_header";
     skb_protocol = "sk_buff.protocol";
     skb_len = "sk_buff.len";
+    skb_dev = "sk_buff.dev";
+    dev_net = "net_device.nd_net.net";
     hrtimer_expires = "hrtimer.node.expires";
     hrtimer_base = "hrtimer.base";
     clock_base_index = "hrtimer_clock_base.index";

@@ -14,7 +14,8 @@ pub const PROBE_RUNQ: u32 = 9;
 pub const PROBE_TCP_LISTEN: u32 = 10;
 pub const PROBE_SKB_DROP: u32 = 11;
 pub const PROBE_DNS: u32 = 12;
-pub const PROBES: u32 = 13;
+pub const PROBE_SYN_RETRANSMIT: u32 = 13;
+pub const PROBES: u32 = 14;
 
 wire_struct! {
     /// Value of STATS. `seen = submitted + dropped_ring + dropped_map +

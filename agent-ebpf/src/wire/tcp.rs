@@ -154,14 +154,40 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Value of the map LISTENERS: who called listen.
-    pub struct Listener (64) {
+    /// Value of the map LISTENERS: who called listen, and how the sockets that
+    /// listen on this port fare.
+    pub struct Listener (296) {
         pub owner: Task,
-        /// Sockets listening on this port in this namespace (SO_REUSEPORT).
+        /// Sockets listening on this port in this namespace (SO_REUSEPORT, or
+        /// several addresses).
         pub count: u32,
         pub max_backlog: u32,
+        /// Connections that came into the queue, those found in it included.
+        pub children: u64,
+        /// Accepts seen, where accept can be hooked.
+        pub accepts: u64,
+        /// Time in the queue of those, all and longest.
+        pub accept_total_ns: u64,
+        pub accept_max_ns: u64,
+        /// SYNs dropped because the queue was full, where that can be hooked.
+        pub syn_overflows: u64,
+        /// Final ACKs dropped because the queue was full, likewise.
+        pub ack_overflows: u64,
+        /// Monotonic: last record of this row that no look made, and last that
+        /// one made.
+        pub told_ns: u64,
+        pub looked_ns: u64,
+        /// Most `sk_drops` that a record told of.
+        pub told_drops: u32,
+        /// `told_drops` of the record before.
+        pub drops_before: u32,
+        /// Of the times in the queue, by log2 of nanoseconds.
+        pub accept_buckets: [u32; ACCEPT_BUCKETS],
     }
 }
+
+/// The last one holds 9 minutes and more.
+pub const ACCEPT_BUCKETS: usize = 40;
 
 impl Listener {
     /// A fresh row.
@@ -169,7 +195,69 @@ impl Listener {
         owner: Task::EMPTY,
         count: 0,
         max_backlog: 0,
+        children: 0,
+        accepts: 0,
+        accept_total_ns: 0,
+        accept_max_ns: 0,
+        syn_overflows: 0,
+        ack_overflows: 0,
+        told_ns: 0,
+        looked_ns: 0,
+        told_drops: 0,
+        drops_before: 0,
+        accept_buckets: [0; ACCEPT_BUCKETS],
     };
+}
+
+wire_struct! {
+    /// KIND_TCP_LISTEN: a listener under pressure.
+    pub struct TcpListen (360) {
+        pub header: Header,
+        /// The row of its port.
+        pub listener: Listener,
+        /// Local address in network order, IPv4 in the first 4 bytes; of the
+        /// child with LISTEN_FILLED.
+        pub address: [u8; 16],
+        pub key: ListenerKey,
+        /// `sk_ack_backlog`: connections that wait for accept.
+        pub backlog: u32,
+        /// `sk_drops` of the listening socket; 0 with LISTEN_FILLED, where it
+        /// is not known.
+        pub drops: u32,
+        /// `LISTEN_*`: what it was noticed by.
+        pub why: u16,
+        /// AF_INET or AF_INET6.
+        pub family: u16,
+        pub pad: u32,
+        /// How long the first in the queue has waited since it was
+        /// established; 0 when that is not known.
+        pub oldest_wait_ns: u64,
+    }
+}
+
+/// A child took the queue's last place.
+pub const LISTEN_FILLED: u16 = 1;
+/// A SYN is dropped because the queue is full.
+pub const LISTEN_SYN: u16 = 2;
+/// A handshake's last ACK is dropped because the queue is full.
+pub const LISTEN_ACK: u16 = 3;
+/// The walk over open files found it full, or its drops risen.
+pub const LISTEN_LOOK: u16 = 4;
+
+wire_struct! {
+    /// KIND_SYN_RETRANSMIT: a connect is not answered.
+    pub struct SynRetransmit (144) {
+        pub header: Header,
+        pub task: Task,
+        pub tuple: Tuple,
+        /// Since the first SYN.
+        pub waited_ns: u64,
+        pub sock_cgroup: u64,
+        /// SYNs sent again so far, this one included.
+        pub syn_retransmits: u32,
+        pub netns: u32,
+        pub pad: u64,
+    }
 }
 
 wire_struct! {

@@ -320,6 +320,26 @@ impl Btf {
             .collect()
     }
 
+    /// Every value of an enum with its name; at most [`MAX_MEMBERS`].
+    #[must_use]
+    pub fn enumerators(&self, name: &str) -> Vec<(u32, String)> {
+        let Some((_, t)) = self.find(&[KIND_ENUM, KIND_ENUM64], name) else {
+            return Vec::new();
+        };
+        (0..t.vlen().min(MAX_MEMBERS as usize))
+            .map_while(|n| {
+                let (name, value) = if t.kind() == KIND_ENUM {
+                    let [name, value] = self.entry(t, n)?;
+                    (name, value)
+                } else {
+                    let [name, low, _high] = self.entry(t, n)?;
+                    (name, low)
+                };
+                Some((value, String::from_utf8_lossy(self.name(name)).into_owned()))
+            })
+            .collect()
+    }
+
     /// Value of an enumerator, in the enum of the given name.
     #[must_use]
     pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<u32> {

@@ -2,7 +2,7 @@
 //! frozen globals, each found by asking the kernel or trying, never from a
 //! version number.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use aya::{
     programs::ProgramType,
@@ -32,6 +32,9 @@ pub struct Facts {
     pub accept_arity: Option<usize>,
     /// Arguments of `icmp_push_reply`.
     pub push_reply_arity: Option<usize>,
+    /// Names of `enum skb_drop_reason` without their prefix; its numbers differ
+    /// from kernel to kernel.
+    pub drop_reasons: BTreeMap<u32, String>,
     /// Functions and tracepoints that the plan asks about and that are there.
     present: Vec<&'static str>,
 }
@@ -99,7 +102,17 @@ impl Facts {
                 present.push(*name);
             }
         }
+        let reason = btf
+            .tracepoint("kfree_skb")
+            .is_some_and(|args| args.len() >= 3)
+            && btf
+                .enumerator("skb_drop_reason", "SKB_DROP_REASON_NOT_SPECIFIED")
+                .is_some();
+        if reason {
+            present.push("tracepoint:kfree_skb reason");
+        }
         Self {
+            drop_reasons: drop_reasons(btf),
             fields: resolve(btf),
             have,
             memory_subsys: btf
@@ -158,6 +171,7 @@ impl Facts {
             ("tcp_connect", wire::HAVE_CONNECT),
             ("tcp_flow", wire::HAVE_FLOW),
             ("softirq", wire::HAVE_SOFTIRQ),
+            ("tcp_listen", wire::HAVE_LISTEN),
         ] {
             have |= if on(probe) { bit } else { 0 };
         }
@@ -172,6 +186,17 @@ impl Facts {
             memory_subsys: self.memory_subsys,
         }
     }
+}
+
+/// `enum skb_drop_reason`: none before 5.17.
+fn drop_reasons(btf: &Btf) -> BTreeMap<u32, String> {
+    btf.enumerators("skb_drop_reason")
+        .into_iter()
+        .map(|(value, name)| {
+            let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name);
+            (value, short.to_owned())
+        })
+        .collect()
 }
 
 /// Every field's offset, ABSENT where this kernel has none.

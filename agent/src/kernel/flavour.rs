@@ -53,6 +53,9 @@ pub(super) fn try_flavour(
     probe: &Probe,
     flavour: &Flavour,
 ) -> Result<(Vec<Step>, Vec<String>), String> {
+    if probe.name == "skb_drop" && !facts.have(HAVE_PROBE_READ) {
+        return Err("packets cannot be read: probe reads are not allowed".to_owned());
+    }
     let missing = facts.missing_for(probe.name);
     if !missing.is_empty() {
         return Err(format!("this kernel's BTF has no {}", missing.join(", ")));
@@ -84,6 +87,8 @@ pub(super) fn try_flavour(
     }
     if any {
         Ok((done, limits))
+    } else if probe.name == "skb_drop" {
+        Err("kfree_skb carries no reason on this kernel (it does from 5.17 on)".to_owned())
     } else {
         Err("this kernel has none of its hooks".to_owned())
     }
@@ -92,6 +97,9 @@ pub(super) fn try_flavour(
 /// What a flavour attaches for but cannot read on this kernel.
 fn unreadable(facts: &Facts, probe: &str, flavour: &str) -> Vec<String> {
     let mut limits = Vec::new();
+    if probe == "tcp_listen" && matches!(flavour, "tp_btf" | "raw_tp") {
+        limits.push("SYNs and last ACKs dropped at a full accept queue are not seen one by one: the listener's drops are read once a queue was seen to fill up, and every minute".to_owned());
+    }
     if probe != "oom" || facts.have(HAVE_PROBE_READ) {
         return limits;
     }

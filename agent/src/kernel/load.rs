@@ -1,7 +1,12 @@
 //! The kernel side as a whole: one object, each probe in the best flavour that
 //! attaches, each optional.
 
-use std::{fs, io::Read as _, path::Path};
+use std::{
+    fs,
+    io::Read as _,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use aya::{Btf, Ebpf, programs::Iter};
 use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
@@ -15,13 +20,14 @@ use super::{
     object::{open, system_btf},
     plan::{self, PROBES},
     stats::{self, ProgramCost, Stats},
-    tables::Tables,
+    tables::{Look, Tables},
 };
 use crate::{pipeline::source::Draft, probes::Decoder};
 
 /// The kernel side, attached. Dropping it detaches everything.
 pub struct Kernel {
-    attacher: Attacher,
+    /// Shared with the walk over listeners, which holds it weakly.
+    attacher: Arc<Mutex<Attacher>>,
     statuses: Vec<ProbeStatus>,
     reader: Option<RingReader>,
     stats: Stats,
@@ -86,8 +92,12 @@ impl Kernel {
             .iter()
             .map(|p| bring_up(&mut attacher, facts, options, p))
             .collect();
+        let tables = Tables {
+            drop_reasons: facts.drop_reasons.clone(),
+            ..Tables::default()
+        };
         let mut kernel = Self {
-            attacher,
+            attacher: Arc::new(Mutex::new(attacher)),
             statuses,
             reader: Some(reader),
             stats,
@@ -95,7 +105,7 @@ impl Kernel {
             call_counts: false,
             log: None,
             walk: Ok(()),
-            tables: Some(Tables::default()),
+            tables: Some(tables),
             last_missed: Vec::new(),
         };
         kernel.call_counts = kernel.counts_calls(facts);
@@ -125,7 +135,7 @@ impl Kernel {
     #[must_use]
     pub fn counters(&self) -> Vec<ProbeCounters> {
         let mut counters = self.stats.counters();
-        for (name, program) in self.attacher.programs() {
+        for (name, program) in lock(&self.attacher).programs() {
             let probe = PROBES.iter().find(|probe| probe.has(name));
             let row = counters
                 .iter_mut()
@@ -154,7 +164,7 @@ impl Kernel {
     /// `kernel.bpf_stats_enabled` is on.
     #[must_use]
     pub fn costs(&self) -> Vec<ProgramCost> {
-        self.attacher
+        lock(&self.attacher)
             .programs()
             .filter_map(|(name, p)| ProgramCost::of(name, p))
             .collect()
@@ -195,16 +205,34 @@ impl Kernel {
     /// Nothing is loaded after this.
     fn load_walk(&mut self) {
         let wanted = self.is_on("tcp_flow") || self.is_on("tcp_connect");
-        let (ebpf, btf) = self.attacher.finish();
-        if let (true, Some(btf)) = (wanted, btf) {
-            self.walk = load_walk(ebpf, &btf);
+        let listen = self.is_on("tcp_listen");
+        let attacher = Arc::clone(&self.attacher);
+        let mut attacher = lock(&attacher);
+        let (ebpf, btf) = attacher.finish();
+        let Some(btf) = btf else { return };
+        if wanted || listen {
+            self.walk = load_walk(ebpf, "seed_sockets", &btf);
+        }
+        if listen {
+            match load_walk(ebpf, "look_listeners", &btf) {
+                Ok(()) => {
+                    let look = Look::new(Arc::downgrade(&self.attacher));
+                    if let Some(tables) = &mut self.tables {
+                        tables.look = Some(look);
+                    }
+                }
+                Err(reason) => self.limit(
+                    "tcp_listen",
+                    &format!("listeners cannot be looked at by a walk over open files ({reason})"),
+                ),
+            }
         }
     }
 
     /// Takes every program off the kernel; maps can still be read.
     pub fn detach(&mut self) {
         self.last_missed = self.counters().iter().map(|row| row.missed).collect();
-        self.attacher.detach_all();
+        lock(&self.attacher).detach_all();
     }
 
     /// Notes something that a probe cannot do here.
@@ -220,11 +248,17 @@ impl Kernel {
     /// # Errors
     /// Why the walk could not be made; the agent goes on without.
     pub fn seed(&mut self) -> Result<(), String> {
-        if !self.is_on("tcp_flow") && !self.is_on("tcp_connect") {
+        let probes = ["tcp_flow", "tcp_connect", "tcp_listen"];
+        if !probes.iter().any(|probe| self.is_on(probe)) {
             return Ok(());
         }
         std::mem::replace(&mut self.walk, Err("called twice".to_owned()))?;
-        walk(self.attacher.finish().0)
+        let mut attacher = lock(&self.attacher);
+        let (ebpf, _) = attacher.finish();
+        run_through(open_walk(ebpf, "seed_sockets")?)?;
+        walk_program(ebpf, "seed_sockets")?
+            .unload()
+            .map_err(|e| attach::reason(&e))
     }
 
     fn is_on(&self, probe: &str) -> bool {
@@ -268,33 +302,38 @@ pub(super) fn check(options: &KernelOptions) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn walk_program(ebpf: &mut Ebpf) -> Result<&mut Iter, String> {
-    let program = ebpf
-        .program_mut("seed_sockets")
-        .ok_or("not in the object")?;
+pub(super) fn lock(attacher: &Mutex<Attacher>) -> MutexGuard<'_, Attacher> {
+    attacher.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn walk_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter, String> {
+    let program = ebpf.program_mut(name).ok_or("not in the object")?;
     program.try_into().map_err(|e| attach::reason(&e))
 }
 
-fn load_walk(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
-    walk_program(ebpf)?
+fn load_walk(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<(), String> {
+    walk_program(ebpf, name)?
         .load("task_file", btf)
         .map_err(|e| attach::reason(&e))
 }
 
-/// Runs the iterator over every task's open files once.
-fn walk(ebpf: &mut Ebpf) -> Result<(), String> {
-    let iter = walk_program(ebpf)?;
+/// An iterator over every task's open files; reading it runs the program.
+pub(super) fn open_walk(ebpf: &mut Ebpf, name: &str) -> Result<fs::File, String> {
+    let iter = walk_program(ebpf, name)?;
     let link = iter.attach().map_err(|e| attach::reason(&e))?;
     let link = iter.take_link(link).map_err(|e| attach::reason(&e))?;
-    let mut file: fs::File = link.into_file().map_err(|e| e.to_string())?;
-    // The program prints nothing; reading to the end is what runs it.
+    link.into_file().map_err(|e| e.to_string())
+}
+
+/// Reads an iterator to its end: the programs print nothing.
+pub(super) fn run_through(mut file: fs::File) -> Result<(), String> {
     let mut sink = [0; 4096];
     while file
         .read(&mut sink)
         .map_err(|e| format!("bpf iterator task_file: {e}"))?
         > 0
     {}
-    iter.unload().map_err(|e| attach::reason(&e))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
 
 use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Living, Resolution};
 use crate::kernel::Tables;
+use crate::probes::{skb_drop::SkbDrop, syn_retransmit::SynRetransmit};
 
 /// Which identity of an event an actor becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,12 @@ pub enum Observation {
 /// What a kernel record says that is no event: the findings make something of
 /// it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Note {}
+pub enum Note {
+    /// SYNs that were dropped on this node.
+    SkbDrop(SkbDrop),
+    /// A connect that is not answered.
+    SynRetransmit(SynRetransmit),
+}
 
 /// A kernel record that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]

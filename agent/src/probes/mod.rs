@@ -5,10 +5,13 @@ mod cgroup;
 mod clock;
 mod icmp_echo;
 mod oom;
+pub mod skb_drop;
 mod softirq;
+pub mod syn_retransmit;
 pub mod tcp_connect;
 pub mod tcp_flow;
-mod who;
+mod tcp_listen;
+pub(crate) mod who;
 
 use culprit_agent_ebpf::wire::{self, Header};
 use culprit_proto::v1::{Event, event::Kind};
@@ -16,7 +19,7 @@ use zerocopy::FromBytes;
 
 pub use clock::Clock;
 
-use crate::pipeline::source::{BadRecord, Observation};
+use crate::pipeline::source::{BadRecord, Note, Observation};
 
 /// Turns ring records into events.
 #[derive(Clone, Debug)]
@@ -69,6 +72,15 @@ impl Decoder {
                 return Ok(Observation::Cgroup(cgroup::change(&read(
                     record, "cgroup",
                 )?)));
+            }
+            wire::KIND_TCP_LISTEN => tcp_listen::event(&read(record, "tcp_listen")?, clock),
+            wire::KIND_SKB_DROP => {
+                let drop = skb_drop::note(&read(record, "skb_drop")?);
+                return Ok(Observation::Note(Box::new(Note::SkbDrop(drop))));
+            }
+            wire::KIND_SYN_RETRANSMIT => {
+                let note = syn_retransmit::note(&read(record, "syn_retransmit")?);
+                return Ok(Observation::Note(Box::new(Note::SynRetransmit(note))));
             }
             kind => {
                 return Err(BadRecord {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -47,7 +48,7 @@ pub struct Serve {
     pub hold: bool,
 }
 
-/// Options of `deaf`: a listener that never accepts.
+/// Options of `deaf`: a listener that never accepts, or hardly ever.
 #[derive(clap::Args, Debug)]
 pub struct Deaf {
     /// Address to listen on; port 0 takes a free one.
@@ -56,6 +57,9 @@ pub struct Deaf {
     /// Length of the accept queue.
     #[arg(long, default_value_t = 1)]
     pub backlog: i32,
+    /// Accept one connection each time so many milliseconds have passed.
+    #[arg(long)]
+    pub accept_every_ms: Option<u64>,
 }
 
 /// Serves and prints `{"listening"}` first and `{"connections"}` last.
@@ -106,7 +110,7 @@ fn one(mut stream: TcpStream, options: &Serve) -> Result<Value> {
         Close::ClientReset => drop(drain(&mut stream)),
         Close::Server => {}
         Close::ServerReset => {
-            rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO))?;
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
         }
     }
     Ok(json!({ "local": local, "remote": remote, "sent": sent, "received": received }))
@@ -124,6 +128,16 @@ pub fn deaf(options: &Deaf) -> Result<()> {
     rustix::net::listen(&socket, options.backlog)?;
     let listener = TcpListener::from(socket);
     say(&json!({ "listening": listener.local_addr()?, "pid": std::process::id() }))?;
+    let Some(pause) = options.accept_every_ms else {
+        return wait_for_line();
+    };
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(pause));
+            // Whoever came is let go at once.
+            drop(listener.accept());
+        }
+    });
     wait_for_line()
 }
 

@@ -14,7 +14,16 @@ use serde_json::Value;
 use super::tools::{PATIENCE, Tools};
 
 /// Every probe's name.
-pub const PROBES: [&str; 5] = ["tcp_connect", "tcp_flow", "icmp_echo", "softirq", "oom"];
+pub const PROBES: [&str; 8] = [
+    "tcp_connect",
+    "tcp_flow",
+    "icmp_echo",
+    "softirq",
+    "oom",
+    "tcp_listen",
+    "skb_drop",
+    "syn_retransmit",
+];
 
 #[derive(Default)]
 struct Shared {

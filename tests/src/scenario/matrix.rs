@@ -19,7 +19,7 @@ pub enum World {
 }
 
 /// Every probe and its flavours, best first.
-pub const FLAVOURS: [(&str, &[&str]); 5] = [
+pub const FLAVOURS: [(&str, &[&str]); 6] = [
     ("tcp_connect", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_flow", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     (
@@ -28,6 +28,7 @@ pub const FLAVOURS: [(&str, &[&str]); 5] = [
     ),
     ("softirq", &["tp_btf", "raw_tp"]),
     ("oom", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
+    ("tcp_listen", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
 ];
 
 impl World {

@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{icmp, oom, softirq, tcp_connect, tcp_flow};
+use super::{findings, icmp, oom, softirq, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -98,6 +98,11 @@ fn one_flavour(
             let (expects, cgroups) = oom::run(tools)?;
             settle(agent, &expects, report, subject)?;
             drop(cgroups);
+        }
+        "tcp_listen" => {
+            let agent = Agent::start_one(tools, probe, flavour, &[])?;
+            let expects = findings::accept_queue_full::flavour(tools, flavour, &agent)?;
+            settle(agent, &expects, report, subject)?;
         }
         other => bail!("no scenario for the probe {other}"),
     }

@@ -5,9 +5,12 @@
 mod cgroup;
 mod icmp_echo;
 mod oom;
+mod skb_drop;
 mod softirq;
+mod syn_retransmit;
 mod tcp_connect;
 mod tcp_flow;
+mod tcp_listen;
 
 use culprit_agent_ebpf::wire::{config::HAVE_MARK_VICTIM_TASK, stats};
 
@@ -172,6 +175,9 @@ pub const PROBES: &[Probe] = &[
     softirq::PROBE,
     oom::PROBE,
     cgroup::PROBE,
+    tcp_listen::PROBE,
+    skb_drop::PROBE,
+    syn_retransmit::PROBE,
 ];
 
 impl Probe {

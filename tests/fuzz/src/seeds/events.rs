@@ -8,7 +8,7 @@ use culprit_proto::v1::{
     Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, NodeStats, OomKill, Party, Pod,
     ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram, SoftirqStall, TcpConnect,
     TcpFlow, TcpListen, WorkloadStats, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
-    softirq_stall, tcp_connect, tcp_flow,
+    softirq_stall, tcp_connect, tcp_flow, tcp_listen,
 };
 use prost::Message;
 
@@ -144,6 +144,14 @@ fn kind(of: EventKind) -> Kind {
         }),
         EventKind::TcpListen => Kind::TcpListen(TcpListen {
             local: end([0, 0, 0, 0], 8080),
+            backlog: 129,
+            max_backlog: 128,
+            drops: 7,
+            why: tcp_listen::Why::Look.into(),
+            oldest_wait_ns: 3_000_000_000,
+            accept_wait: Some(Histogram::default()),
+            sockets: 1,
+            ..TcpListen::default()
         }),
         EventKind::WorkloadStats => Kind::WorkloadStats(WorkloadStats {
             runq_wait: Some(Histogram {

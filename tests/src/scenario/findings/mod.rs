@@ -1,7 +1,7 @@
 //! Each finding, provoked for real and checked for its names and numbers; and
 //! silence while nothing is wrong.
 
-mod accept_queue_full;
+pub(super) mod accept_queue_full;
 mod connect_trouble;
 mod conntrack_trouble;
 mod cpu_starved;
@@ -80,4 +80,57 @@ pub fn silent(events: &[Value], name: &str) -> Result<String> {
     let all = found(events, name);
     ensure!(all.is_empty(), "{} {name}: {}", all.len(), all[0]);
     Ok("silent".to_owned())
+}
+
+/// Every event that the finding refers to was printed: how many there are.
+pub fn evidence_is_printed(events: &[Value], finding: &Value) -> Result<usize> {
+    let evidence = finding
+        .pointer("/finding/evidence")
+        .and_then(Value::as_array)
+        .with_context(|| format!("no evidence in {finding}"))?;
+    ensure!(!evidence.is_empty(), "no evidence in {finding}");
+    for one in evidence {
+        let printed = events.iter().any(|event| {
+            ["lane", "seq", "kind"]
+                .iter()
+                .all(|field| event.get(*field) == one.get(*field))
+        });
+        ensure!(printed, "{one} was not printed: {finding}");
+    }
+    Ok(evidence.len())
+}
+
+/// The party in this role is the process.
+pub fn is_party(finding: &Value, role: &str, pid: u32) -> Result<()> {
+    let parties = finding
+        .pointer("/finding/parties")
+        .and_then(Value::as_array)
+        .with_context(|| format!("no parties in {finding}"))?;
+    let there = parties.iter().any(|party| {
+        text(party, "/role") == role
+            && party.pointer("/who/process/pid").and_then(Value::as_u64) == Some(pid.into())
+    });
+    ensure!(there, "no {role} with pid {pid} in {finding}");
+    Ok(())
+}
+
+/// Whether a probe runs in some flavour, as the agent says.
+pub fn probe_runs(events: &[Value], probe: &str) -> bool {
+    flavour_of(events, probe).is_some_and(|flavour| !flavour.is_empty())
+}
+
+/// Whether a probe runs in this flavour.
+pub fn runs_as(events: &[Value], probe: &str, flavour: &str) -> bool {
+    flavour_of(events, probe) == Some(flavour)
+}
+
+/// As the first coverage event says.
+fn flavour_of<'a>(events: &'a [Value], probe: &str) -> Option<&'a str> {
+    events
+        .iter()
+        .filter(|event| kind(event) == "coverage")
+        .filter_map(|event| event.pointer("/coverage/probes").and_then(Value::as_array))
+        .flatten()
+        .find(|row| text(row, "/probe") == probe)
+        .map(|row| text(row, "/flavour"))
 }
