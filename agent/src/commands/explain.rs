@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_section_ends_where_the_next_begins() {
-        let page = "# A\n\n## one\n\ntext\n```\n## no heading\n```\n### part\n\n## one_more\n\nlast\n";
+        let page =
+            "# A\n\n## one\n\ntext\n```\n## no heading\n```\n### part\n\n## one_more\n\nlast\n";
         assert_eq!(
             section(page, "one").unwrap(),
             "## one\n\ntext\n```\n## no heading\n```\n### part\n"
@@ -152,6 +153,9 @@ mod tests {
             .filter(|row| section(PAGE, row.name).is_none_or(|text| text.lines().count() < 24))
             .map(|row| row.name)
             .collect();
-        assert!(thin.is_empty(), "docs/findings.md says too little of {thin:?}");
+        assert!(
+            thin.is_empty(),
+            "docs/findings.md says too little of {thin:?}"
+        );
     }
 }

@@ -10,9 +10,13 @@ use culprit_proto::v1::StatusResponse;
 /// what would have kept one from being told.
 pub(super) fn say(filter: &Filter, oldest: Option<u64>, status: Option<&StatusResponse>) -> String {
     if let Some(status) = status
-        && status.findings.as_ref().is_none_or(|f| f.findings.is_empty())
+        && status
+            .findings
+            .as_ref()
+            .is_none_or(|f| f.findings.is_empty())
     {
-        return "no findings: this agent looks for none; each is off (--finding NAME=off)".to_owned();
+        return "no findings: this agent looks for none; each is off (--finding NAME=off)"
+            .to_owned();
     }
     let Some(oldest) = oldest else {
         return "no findings: the recorder holds no events yet".to_owned();
@@ -45,7 +49,9 @@ pub(super) fn say(filter: &Filter, oldest: Option<u64>, status: Option<&StatusRe
     }
     let findings = status.findings.as_ref();
     let limited: u64 = findings.map_or(0, |f| {
-        f.findings.iter().fold(0, |n, one| n.saturating_add(one.limited))
+        f.findings
+            .iter()
+            .fold(0, |n, one| n.saturating_add(one.limited))
     });
     let shed = findings.map_or(0, |f| f.shed);
     if limited > 0 || shed > 0 {

@@ -138,10 +138,7 @@ gone                          0      0 ns      0 ns      0        0       1
             findings: vec![count("dns_trouble", 0)],
             ..FindingsStatus::default()
         };
-        assert_eq!(
-            render(Some(&status)),
-            "\nfindings: none; 1 looked for\n"
-        );
+        assert_eq!(render(Some(&status)), "\nfindings: none; 1 looked for\n");
         assert_eq!(render(None), "\nfindings: none are looked for\n");
     }
 }

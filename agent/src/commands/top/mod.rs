@@ -4,6 +4,8 @@ mod model;
 mod once;
 mod screen;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod view;
 mod window;
 mod workloads;
@@ -104,10 +106,10 @@ async fn watch(mut client: LocalClient<Channel>, mut model: Model) -> anyhow::Re
             _ = terminate.recv() => break Ok(End::User),
             _ = interrupt.recv() => break Ok(End::User),
             _ = hangup.recv() => break Ok(End::User),
-            // The terminal is gone when no key can come any more.
             input = keys.recv() => match input {
                 Some(input) if !ends(&input, &mut view) => {}
-                _ => break Ok(End::User),
+                Some(_) => break Ok(End::User),
+                None => break Err(anyhow::anyhow!("no keys can be read from this terminal; try --once")),
             },
             record = records.message() => match record {
                 Ok(Some(record)) => {

@@ -180,7 +180,11 @@ mod tests {
             };
             model.event(0, n, of(0, n, Kind::Finding(finding)));
             let cpu = u32::try_from(n).unwrap_or_default();
-            model.event(0, n, of(cpu, n, Kind::SoftirqStall(SoftirqStall::default())));
+            model.event(
+                0,
+                n,
+                of(cpu, n, Kind::SoftirqStall(SoftirqStall::default())),
+            );
         }
         assert_eq!(model.findings.len(), MAX_FINDINGS);
         assert_eq!(model.cpus.len(), MAX_CPUS);

@@ -6,7 +6,7 @@ use culprit_proto::v1::finding::Severity;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
-use ratatui::text::Line;
+use ratatui::text::{Line, Text};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Table};
 
 use super::model::Model;
@@ -145,25 +145,33 @@ fn workloads(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View, 
         n => format!("Workloads: {}, and {n} silent ones forgotten", sorted.len()),
     };
     let rows = view.of(1, &sorted, area.height.saturating_sub(2));
-    let rows = rows.iter().take(area.height.into()).map(|(name, row, minute)| {
-        let all = row.all;
-        let per_second = |n: u64| match n {
-            0 => "-".to_owned(),
-            n => text::bytes(n / SECONDS),
-        };
-        let row = Row::new([
-            (*name).to_owned(),
-            number(all.kills),
-            number(all.stalls),
-            number(all.failed),
-            number(all.connects),
-            format!("{:.1}", minute.connects as f64 / SECONDS as f64),
-            per_second(minute.sent),
-            per_second(minute.received),
-            text::bytes(all.bytes()),
-        ]);
-        if minute.trouble() > 0 { row.yellow() } else { row }
-    });
+    let rows = rows
+        .iter()
+        .take(area.height.into())
+        .map(|(name, row, minute)| {
+            let all = row.all;
+            let per_second = |n: u64| match n {
+                0 => "-".to_owned(),
+                n => text::bytes(n / SECONDS),
+            };
+            let connects = format!("{:.1}", minute.connects as f64 / SECONDS as f64);
+            let numbers = [
+                number(all.kills),
+                number(all.stalls),
+                number(all.failed),
+                number(all.connects),
+                connects,
+                per_second(minute.sent),
+                per_second(minute.received),
+                text::bytes(all.bytes()),
+            ];
+            let row = Row::new(std::iter::once(Text::from(*name)).chain(numbers.map(right)));
+            if minute.trouble() > 0 {
+                row.yellow()
+            } else {
+                row
+            }
+        });
     let widths = [
         Constraint::Fill(1),
         Constraint::Length(6),
@@ -176,8 +184,9 @@ fn workloads(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View, 
         Constraint::Length(10),
     ];
     let header = [
-        "WORKLOAD", "KILLED", "STALLS", "FAILED", "CONNECTS", "CONN/s", "SENT/s", "RECV/s", "BYTES",
+        "KILLED", "STALLS", "FAILED", "CONNECTS", "CONN/s", "SENT/s", "RECV/s", "BYTES",
     ];
+    let header = std::iter::once(Text::from("WORKLOAD")).chain(header.map(right));
     let table = Table::new(rows, widths)
         .header(Row::new(header).dim())
         .block(block(title, view, 1));
@@ -187,7 +196,7 @@ fn workloads(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View, 
 fn softirqs(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View) {
     let cpus: Vec<_> = model.cpus.iter().collect();
     let rows = view.of(2, &cpus, area.height.saturating_sub(2));
-    let rows = rows.iter().take(area.height.into()).map(|(number_, cpu)| {
+    let rows = rows.iter().take(area.height.into()).map(|(index, cpu)| {
         let (at, who) = match &cpu.last {
             None => (String::new(), String::new()),
             Some((at, who)) => {
@@ -196,17 +205,21 @@ fn softirqs(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View) {
                 (at, text::actor(who.as_ref()))
             }
         };
-        let row = Row::new([
-            number_.to_string(),
+        let numbers = [
+            index.to_string(),
             number(cpu.runs),
             number(cpu.stalls),
             longest(cpu.wait_ns),
             longest(cpu.run_ns),
             longest(cpu.irqs_off_ns),
             longest(cpu.queue_wait_ns),
-            at,
-            who,
-        ]);
+        ];
+        let row = Row::new(
+            numbers
+                .map(right)
+                .into_iter()
+                .chain([at, who].map(Text::from)),
+        );
         if cpu.stalls > 0 { row.yellow() } else { row }
     });
     let widths = [
@@ -221,12 +234,22 @@ fn softirqs(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View) {
         Constraint::Fill(1),
     ];
     let header = [
-        "CPU", "RUNS", "STALLS", "WAITED", "RAN", "IRQS OFF", "PACKET", "LAST", "ON THE CPU THEN",
+        "CPU", "RUNS", "STALLS", "WAITED", "RAN", "IRQS OFF", "PACKET",
     ];
+    let last = ["LAST", "ON THE CPU THEN"].map(Text::from);
+    let header = header.map(right).into_iter().chain(last);
     let table = Table::new(rows, widths)
         .header(Row::new(header).dim())
-        .block(block("Softirqs: the longest of each CPU".to_owned(), view, 2));
+        .block(block(
+            "Softirqs: the longest of each CPU".to_owned(),
+            view,
+            2,
+        ));
     frame.render_widget(table, area);
+}
+
+fn right<'a>(cell: impl Into<Text<'a>>) -> Text<'a> {
+    cell.into().right_aligned()
 }
 
 fn number(n: u64) -> String {

@@ -123,7 +123,8 @@ impl Workloads {
         self.rows.len()
     }
 
-    /// Name, row and counts of the last minute: those in trouble now first,
+    /// Name, row and counts of the last minute: those in trouble now first (a
+    /// kill before all),
     /// then those that were, then by bytes.
     pub(super) fn sorted(&self, now: u64) -> Vec<(&str, &Workload, Counts)> {
         let mut rows: Vec<_> = self
@@ -133,7 +134,9 @@ impl Workloads {
             .collect();
         rows.sort_by_cached_key(|(name, row, minute)| {
             Reverse((
+                minute.kills,
                 minute.trouble(),
+                row.all.kills,
                 row.all.trouble(),
                 minute.bytes(),
                 minute.connects,
@@ -194,7 +197,11 @@ mod tests {
             outcome: tcp_connect::Outcome::Refused.into(),
             ..TcpConnect::default()
         };
-        all.flow(Some(&who("/busy")), NOW, &flow(9, tcp_flow::State::Closed, 1));
+        all.flow(
+            Some(&who("/busy")),
+            NOW,
+            &flow(9, tcp_flow::State::Closed, 1),
+        );
         all.kill(Some(&who("/killed")), NOW - 600_000_000_000);
         all.connect(Some(&who("/refused")), NOW, &refused);
         all.connect(None, NOW, &TcpConnect::default());
