@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use culprit_proto::text::escape;
-
 use super::cli::ExplainArgs;
 use crate::findings::ROWS;
 
@@ -67,8 +65,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Some(name) => {
             let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
             anyhow::bail!(
-                "there is no finding \"{}\"; there are {}",
-                escape(name),
+                "there is no finding \"{name}\"; there are {}",
                 known.join(", ")
             )
         }
