@@ -7,40 +7,14 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use culprit_agent::commands::local_server::{About, Socket};
-use culprit_agent::pipeline::about;
 use culprit_agent::pipeline::agent::{Agent, Options};
-use culprit_agent::pipeline::driver::Driver;
-use culprit_proto::v1::StatusResponse;
 use culprit_tls::testing::Authority;
 use snapbox::{assert_data_eq, file, str};
-use support::{connect, connect_by, events_when, options, ports};
-use tokio::sync::watch;
-
-/// What no terminal may get: an escape sequence, a line of its own, a byte
-/// that is no UTF-8, a right-to-left override.
-const HOSTILE: &[u8] = b"\x1b[2J\nx\xff\xe2\x80\xae";
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_culprit-agent"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .env("COLUMNS", "100");
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    command(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use support::running::{HOSTILE, Running, assert_harmless, command, run, text};
+use support::{connect, connect_by, options};
 
 #[test]
 fn help_says_what_each_command_and_flag_does() {
@@ -61,6 +35,14 @@ fn help_says_what_each_command_and_flag_does() {
     assert_data_eq!(
         help(&["doctor", "--help"]),
         file!["snapshots/help-doctor.txt"].raw()
+    );
+    assert_data_eq!(
+        help(&["top", "--help"]),
+        file!["snapshots/help-top.txt"].raw()
+    );
+    assert_data_eq!(
+        help(&["explain", "--help"]),
+        file!["snapshots/help-explain.txt"].raw()
     );
 }
 
@@ -233,80 +215,6 @@ fn plaintext_and_open_keys_are_warned_of() {
     );
 }
 
-/// A running agent with a socket, whose events a test makes.
-struct Running {
-    agent: Agent,
-    feed: support::Feed,
-    dir: tempfile::TempDir,
-    finish: watch::Sender<bool>,
-    server: tokio::task::JoinHandle<()>,
-}
-
-struct Answers(Arc<about::About>, Driver);
-
-impl About for Answers {
-    async fn status(&self) -> StatusResponse {
-        // As `run` does: the counters as they are now.
-        self.1.count().await;
-        self.0.status()
-    }
-}
-
-impl Running {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (source, feed) = support::source();
-        let recorder_file = Some((dir.path().join("flight"), 1 << 20));
-        let options = Options {
-            recorder_file,
-            ..options()
-        };
-        let agent = Agent::start(options, source, support::names()).unwrap();
-        let (finish, finishing) = watch::channel(false);
-        let socket = Socket::bind(dir.path()).unwrap();
-        let answers = Arc::new(Answers(agent.about(), agent.driver()));
-        let server = tokio::spawn(socket.serve(agent.journal(), answers, finishing));
-        Self {
-            agent,
-            feed,
-            dir,
-            finish,
-            server,
-        }
-    }
-
-    async fn give(&self, drafts: impl IntoIterator<Item = support::DraftOf>) {
-        let journal = self.agent.journal();
-        let before = ports(&support::events(&journal)).len();
-        let mut count = 0;
-        for draft in drafts {
-            self.feed.give(draft);
-            count += 1;
-        }
-        events_when(&journal, |events| ports(events).len() == before + count).await;
-    }
-
-    fn dir(&self) -> &str {
-        self.dir.path().to_str().unwrap()
-    }
-
-    /// Runs the program beside the agent.
-    async fn run(&self, args: &[&str]) -> Output {
-        let mut command = command(args);
-        command.args(["--state-dir", self.dir()]);
-        tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap()
-    }
-
-    async fn stop(self) -> tempfile::TempDir {
-        self.agent.stop(Duration::from_secs(30)).await;
-        self.finish.send_replace(true);
-        self.server.await.unwrap();
-        self.dir
-    }
-}
-
 fn json_ports(output: &Output) -> Vec<String> {
     assert!(output.status.success(), "{output:?}");
     text(&output.stdout)
@@ -410,6 +318,8 @@ BULK                0          0          0
 probe              seen  ring full   map full    limited
 tcp_connect          10          7          0          0
 
+findings: none are looked for
+
 events           seen  committed   retained    in ring      local       lost  an outage lasts
 CRITICAL            1          0          0          0          1          0
 SIGNAL             10          0          0          0          3          7
@@ -428,16 +338,6 @@ tcp_connect  SIGNAL     ring_full                 7
         (&"n1".into(), &3.into())
     );
     running.stop().await;
-}
-
-/// Nothing but lines of printable characters.
-fn assert_harmless(output: &[u8]) {
-    let text = text(output);
-    let bad: Vec<char> = text
-        .chars()
-        .filter(|c| *c != '\n' && !culprit_proto::text::is_plain(*c))
-        .collect();
-    assert!(bad.is_empty(), "{bad:?} in {text:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod findings;
 mod run;
 mod show;
 mod source;
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
             args::Command::Run(args) => run::run(args).await,
             args::Command::Events(args) => show::events(args).await,
             args::Command::Flows(args) => show::flows(args).await,
+            args::Command::Findings(args) => findings::findings(args).await,
             args::Command::Nodes(args) => show::nodes(args).await,
         }
     });

@@ -47,8 +47,9 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// Bytes as an event: its line of text and its JSON must be one line each,
-/// without a character that steers a terminal.
+/// Bytes as an event: its line of text and its JSON must be one line each, and
+/// a finding's paragraph one paragraph, without a character that steers a
+/// terminal.
 pub fn event(data: &[u8]) {
     let record = Record {
         lane: 0,
@@ -65,6 +66,22 @@ pub fn event(data: &[u8]) {
     if let Ok(event) = Event::decode(data) {
         let again = Event::decode(&event.encode_to_vec()[..]);
         assert!(again.is_ok_and(|again| again.encode_to_vec() == event.encode_to_vec()));
+        let told = text::Told {
+            node: "node".to_owned(),
+            lane: 0,
+            seq: 1,
+            event,
+        };
+        let options = text::ParagraphOptions {
+            width: 80,
+            no_node: false,
+            brief: false,
+        };
+        let paragraph = text::paragraph(&told, options);
+        assert!(paragraph.chars().all(|c| c == '\n' || text::is_plain(c)));
+        // Only its head begins a line: no string can pretend to be another finding.
+        let heads = paragraph.lines().filter(|line| !line.starts_with(' '));
+        assert_eq!(heads.count(), usize::from(told.finding().is_some()));
     }
 }
 

@@ -30,3 +30,6 @@ pub const LANES: usize = 3;
 
 /// Longest part of a text line that comes from a workload, characters.
 pub const MAX_TEXT_CHARS: usize = 256;
+
+/// Longest sentence of a finding in text, characters.
+pub const MAX_PROSE_CHARS: usize = 2048;

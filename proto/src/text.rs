@@ -4,16 +4,22 @@ mod dns;
 mod escape;
 mod finding;
 mod listen;
+mod paragraph;
 mod phrase;
 mod report;
 mod unit;
 mod workload_stats;
+mod worst;
+mod wrap;
 
 use prost::Message;
 
-pub use escape::{clip, escape, hex, is_plain};
+pub use escape::{clip, escape, hex, is_plain, prose};
+pub use paragraph::{ParagraphOptions, paragraph};
 pub use phrase::{actor, process, what, workload};
 pub use unit::{bytes, duration, errno};
+pub use worst::{Told, Worst};
+pub use wrap::{PLAIN_WIDTH, terminal_width};
 
 use crate::json::JsonError;
 use crate::kind;

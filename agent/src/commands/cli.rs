@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{doctor, dump, run, spool, status};
+use super::{doctor, dump, explain, run, spool, status, top};
 use crate::config::{STATE_DIR, Settings};
 
 /// Names the pod, container and process behind every connection, stall and
@@ -27,6 +27,10 @@ enum Command {
     Dump(DumpArgs),
     /// Print the state of a running agent
     Status(StatusArgs),
+    /// Watch a running agent: findings, workloads, CPUs
+    Top(TopArgs),
+    /// Say what a finding means, from what it is concluded and what to do
+    Explain(ExplainArgs),
     /// Look at the records that wait on disk
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -117,7 +121,8 @@ pub(super) struct DumpArgs {
 /// How `dump` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// One readable line an event
+    /// One readable line an event; with --kind finding alone, paragraphs, worst
+    /// first
     Table,
     /// One JSON object a line
     Json,
@@ -133,6 +138,24 @@ pub(super) struct StatusArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `top`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    pub(super) agent: AgentArgs,
+    /// Print one picture as plain text and end; so too when stdout is no
+    /// terminal
+    #[arg(long)]
+    pub(super) once: bool,
+}
+
+/// `explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    /// Name of the finding, such as oom_autopsy; without it all are listed
+    pub(super) finding: Option<String>,
 }
 
 /// `spool`.
@@ -162,6 +185,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Dump(args) => dump::dump(&args),
         Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Spool(command) => spool::spool(&command),
     };
     match result {

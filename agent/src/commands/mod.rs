@@ -3,6 +3,7 @@
 mod cli;
 mod doctor;
 mod dump;
+mod explain;
 mod local_client;
 pub mod local_server;
 mod logging;
@@ -10,5 +11,6 @@ mod printer;
 mod run;
 mod spool;
 mod status;
+mod top;
 
 pub use cli::{Cli, main};

@@ -1,5 +1,7 @@
 //! `culprit-agent status`.
 
+mod findings;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -100,6 +102,7 @@ fn render(status: &StatusResponse) -> String {
             c.suppressed
         );
     }
+    out += &findings::render(status.findings.as_ref());
     out += &account(status.account.as_ref());
     if status.lost.is_empty() {
         let _ = writeln!(out, "\nnothing lost");

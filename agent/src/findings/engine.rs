@@ -79,6 +79,8 @@ impl Engine {
         let board = Arc::new(Mutex::new(FindingsStatus::default()));
         let readings = Readings::start()?;
         let mut work = Work::new(parts, readings, inlet.clone(), Arc::clone(&board));
+        // Who asks before the first tick is not to read that none is looked for.
+        work.publish();
         let thread = std::thread::Builder::new()
             .name("culprit-findings".to_owned())
             .spawn(move || work.run(&receiver))?;

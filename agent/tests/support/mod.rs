@@ -7,6 +7,8 @@
     reason = "tests; each test binary uses a part"
 )]
 
+pub mod running;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -25,6 +25,8 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Show TCP connections (the tcp_flow events) as a table.
     Flows(FlowsArgs),
+    /// Show findings (what the agents concluded), worst first, as paragraphs.
+    Findings(FindingsArgs),
     /// Show nodes: agent, probes, and how many records came, one a line.
     Nodes(NodesArgs),
 }
@@ -192,6 +194,22 @@ pub(super) struct FlowsArgs {
     /// A table for people or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FindingsArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) tls: ClientTlsArgs,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// Only of this name, such as oom_autopsy; may be given more than once.
+    #[arg(long = "name", value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// One JSON object a line instead of paragraphs, in the same order.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

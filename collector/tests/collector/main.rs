@@ -6,6 +6,7 @@ mod account;
 mod cli;
 mod common;
 mod fence;
+mod findings;
 mod hostile;
 mod memory;
 mod raw;

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::limits::MAX_TEXT_CHARS;
+use crate::limits::{MAX_PROSE_CHARS, MAX_TEXT_CHARS};
 
 /// Whether `c` can be printed as it is: it has a width and a shape of its own
 /// and steers nothing. Not plain are controls (C0, C1, DEL), line and
@@ -27,6 +27,28 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         push(&mut out, c);
+    }
+    Cow::Owned(out)
+}
+
+/// A sentence whose parts from outside were escaped when it was made: what is
+/// not plain is written as an escape, a backslash stays as it is, and after
+/// `MAX_PROSE_CHARS` characters an ellipsis says that there was more.
+pub fn prose(text: &str) -> Cow<'_, str> {
+    let end = text.char_indices().nth(MAX_PROSE_CHARS);
+    let kept = end.map_or(text, |(end, _)| &text[..end]);
+    if end.is_none() && kept.chars().all(is_plain) {
+        return Cow::Borrowed(kept);
+    }
+    let mut out = String::with_capacity(kept.len() + 16);
+    for c in kept.chars() {
+        match c {
+            '\\' => out.push(c),
+            c => push(&mut out, c),
+        }
+    }
+    if end.is_some() {
+        out.push('…');
     }
     Cow::Owned(out)
 }
@@ -89,7 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_escaped_is_not_escaped_again() {
+        let told = format!("killed {}", clip("a\u{1b}[2J"));
+        assert_eq!(prose(&told), "killed a\\u{1b}[2J");
+        assert_eq!(prose("raw\u{1b}[2J\n"), "raw\\u{1b}[2J\\n");
+        assert!(matches!(prose("plain \\"), Cow::Borrowed(_)));
+    }
+
+    #[test]
     fn long_strings_say_that_they_go_on() {
+        assert!(prose(&"x".repeat(2049)).ends_with("x…"));
+        assert_eq!(prose(&"x".repeat(2048)).chars().count(), 2048);
         assert_eq!(clip(&"x".repeat(256)).chars().count(), 256);
         assert!(clip(&"x".repeat(257)).ends_with("x…"));
     }

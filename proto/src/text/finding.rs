@@ -1,4 +1,4 @@
-use super::clip;
+use super::{clip, prose};
 use crate::json::enum_text;
 use crate::v1::{Finding, finding};
 
@@ -8,7 +8,7 @@ pub(super) fn line(e: &Finding) -> String {
         "{} {}: {} {}",
         enum_text::<finding::Severity>(e.severity),
         clip(&e.name),
-        clip(&e.summary),
-        clip(&e.mend)
+        prose(&e.summary),
+        prose(&e.mend)
     )
 }

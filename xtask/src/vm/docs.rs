@@ -9,10 +9,18 @@ const END: &str = "<!-- end of what was measured -->\n";
 
 /// The text between the markers.
 pub(super) fn section(matrix: &Matrix) -> String {
+    let findings = match matrix.findings() {
+        table if table.is_empty() => table,
+        table => format!(
+            "\nThe findings, each provoked on the machine, with every probe in its best flavour. `pass`: it was \
+             told, with the right names and numbers, and was silent under a healthy load. `-`: this kernel lacks \
+             what it takes; the finding's section in [findings.md](findings.md) says what. Empty: not run.\n\n{table}"
+        ),
+    };
     format!(
         "{}\n`pass`: attached when forced, and every check of the scenario held. `-`: this kernel \
          does not allow it, and the agent says so. Empty: not run. The rows `privilege`: all probes \
-         in their best flavour, by an agent that was started with these rights.\n\n{}",
+         in their best flavour, by an agent that was started with these rights.\n\n{}{findings}",
         matrix.releases(),
         matrix.markdown()
     )

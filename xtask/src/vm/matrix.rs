@@ -74,6 +74,10 @@ impl Row {
             if check.probe != probe || check.flavour != flavour {
                 continue;
             }
+            // That a case came to its end measures nothing: all of it may have been skipped.
+            if check.check == "ran" && check.result == Verdict::Pass {
+                continue;
+            }
             cell = match (check.result, cell) {
                 (Verdict::Fail, _) | (_, "FAIL") => "FAIL",
                 (Verdict::Pass, _) | (_, "pass") => "pass",
@@ -89,10 +93,13 @@ impl Matrix {
         self.rows.is_empty() || self.rows.iter().any(Row::failed)
     }
 
-    fn flavours(&self) -> Vec<(String, String)> {
+    /// What was checked in some flavour, or, with `false`, without one: the findings, which
+    /// take the probes as they come.
+    fn subjects(&self, flavoured: bool) -> Vec<(String, String)> {
         let mut seen = BTreeSet::new();
         let mut order = Vec::new();
-        for check in self.rows.iter().flat_map(|row| &row.checks) {
+        let checks = self.rows.iter().flat_map(|row| &row.checks);
+        for check in checks.filter(|check| check.flavour.is_empty() != flavoured) {
             let pair = (check.probe.clone(), check.flavour.clone());
             if seen.insert(pair.clone()) {
                 order.push(pair);
@@ -101,19 +108,39 @@ impl Matrix {
         order
     }
 
-    /// As a Markdown table, which reads well in a terminal too.
+    /// The probes as a Markdown table, which reads well in a terminal too.
     pub(crate) fn markdown(&self) -> String {
         let mut table = vec![vec!["probe".to_owned(), "flavour".to_owned()]];
-        table[0].extend(self.rows.iter().map(|row| row.machine.clone()));
-        for (probe, flavour) in self.flavours() {
-            let cells = self
-                .rows
-                .iter()
-                .map(|row| row.cell(&probe, &flavour).to_owned());
-            let cells: Vec<String> = cells.collect();
+        table[0].extend(self.machines());
+        for (probe, flavour) in self.subjects(true) {
+            let cells = self.cells(&probe, &flavour);
             table.push([vec![probe, flavour], cells].concat());
         }
         aligned(&table)
+    }
+
+    /// The findings as a Markdown table; empty when none was looked for.
+    pub(crate) fn findings(&self) -> String {
+        let findings = self.subjects(false);
+        if findings.is_empty() {
+            return String::new();
+        }
+        let mut table = vec![vec!["finding".to_owned()]];
+        table[0].extend(self.machines());
+        for (name, _) in findings {
+            let cells = self.cells(&name, "");
+            table.push([vec![name], cells].concat());
+        }
+        aligned(&table)
+    }
+
+    fn machines(&self) -> impl Iterator<Item = String> + '_ {
+        self.rows.iter().map(|row| row.machine.clone())
+    }
+
+    fn cells(&self, probe: &str, flavour: &str) -> Vec<String> {
+        let cells = self.rows.iter().map(|row| row.cell(probe, flavour));
+        cells.map(str::to_owned).collect()
     }
 
     /// The kernels behind the columns' names.
@@ -217,6 +244,28 @@ mod tests {
              | oom   | fentry  | FAIL |\n| oom   | kprobe  | -    |\n"
         );
         assert_eq!(matrix.failures(), ["5.10: oom fentry: b: x"]);
+    }
+
+    #[test]
+    fn findings_have_a_table_of_their_own() {
+        let lines = [
+            r#"{"check":"a","detail":"","flavour":"fentry","probe":"oom","result":"pass"}"#,
+            r#"{"check":"told","detail":"","flavour":"","probe":"oom_autopsy","result":"pass"}"#,
+            r#"{"check":"group","detail":"no v2","flavour":"","probe":"oom_autopsy","result":"skip"}"#,
+            r#"{"check":"told","detail":"no hook","flavour":"","probe":"dns_trouble","result":"skip"}"#,
+            r#"{"check":"ran","detail":"","flavour":"","probe":"dns_trouble","result":"pass"}"#,
+        ];
+        let mut matrix = Matrix {
+            rows: vec![row(&lines)],
+        };
+        assert_eq!(
+            matrix.findings(),
+            "| finding     | 5.10 |\n|-------------|------|\n\
+             | oom_autopsy | pass |\n| dns_trouble | -    |\n"
+        );
+        assert!(!matrix.markdown().contains("oom_autopsy"));
+        matrix.rows[0].checks.truncate(1);
+        assert_eq!(matrix.findings(), "");
     }
 
     #[test]

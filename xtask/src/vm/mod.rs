@@ -115,6 +115,8 @@ fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Res
         // Once more: commas are spaces on the machine's command line.
         "--parts",
         "privilege",
+        "--parts",
+        "findings",
         "--bin-dir",
         initramfs::BIN_DIR,
     ]
@@ -144,7 +146,12 @@ fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Res
         &paths::work().join("matrix.md"),
         docs::section(&matrix).as_bytes(),
     )?;
-    println!("\n{}\n{}", matrix.releases(), matrix.markdown());
+    println!(
+        "\n{}\n{}\n{}",
+        matrix.releases(),
+        matrix.markdown(),
+        matrix.findings()
+    );
     for failure in matrix.failures() {
         println!("FAILED {failure}");
     }

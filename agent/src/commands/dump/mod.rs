@@ -1,21 +1,27 @@
 //! `culprit-agent dump`.
 
+mod printer;
+mod silence;
+
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, StdoutLock, Write};
+use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use culprit_proto::frame::{self, FrameError};
 use culprit_proto::kind::Filter;
-use culprit_proto::v1::{Event, Record, StatusRequest};
-use culprit_proto::{json, text, time};
+use culprit_proto::time;
+use culprit_proto::v1::local_client::LocalClient;
+use culprit_proto::v1::{Event, StatusRequest};
 use prost::Message;
+use tonic::transport::Channel;
 
-use super::cli::{DumpArgs, Format};
+use super::cli::DumpArgs;
 use super::local_client;
 use crate::journal::{recorder_file, spool};
+use printer::Printer;
 
 /// Runs the command.
 pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
@@ -64,7 +70,7 @@ async fn ask(args: &DumpArgs, filter: &Filter) -> anyhow::Result<ExitCode> {
         .await
         .map_err(|status| local_client::failed(&status))?
         .into_inner();
-    let mut printer = Printer::new(args.format, status.node);
+    let mut printer = Printer::new(args, status.node.clone());
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     loop {
@@ -77,22 +83,36 @@ async fn ask(args: &DumpArgs, filter: &Filter) -> anyhow::Result<ExitCode> {
             Ok(Some(record)) => printer.print(&record)?,
             Ok(None) => break,
             Err(status) => {
-                printer.out.flush()?;
+                printer.finish()?;
                 return Err(local_client::failed(&status));
             }
         }
         if args.follow {
-            printer.out.flush()?;
+            printer.flush()?;
         }
     }
-    printer.out.flush()?;
+    if printer.finish()? && !args.follow {
+        let oldest = oldest(&mut client).await?;
+        eprintln!("{}", silence::say(filter, oldest, Some(&status)));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// When the oldest event was that the recorder holds.
+async fn oldest(client: &mut LocalClient<Channel>) -> anyhow::Result<Option<u64>> {
+    let all = Filter::default().to_dump_request(false);
+    let failed = |status| local_client::failed(&status);
+    let mut stream = client.dump(all).await.map_err(failed)?.into_inner();
+    let first = stream.message().await.map_err(failed)?;
+    let event = first.map(|record| Event::decode(record.event));
+    Ok(event.transpose()?.map(|event| event.time))
 }
 
 fn offline(args: &DumpArgs, filter: &Filter, path: &Path) -> anyhow::Result<ExitCode> {
     let node = spool::node_name(&args.agent.state_dir)
         .unwrap_or_else(|| super::run::host_name().unwrap_or_default());
-    let mut printer = Printer::new(args.format, node);
+    let mut printer = Printer::new(args, node);
+    let mut oldest = None;
     let mut newest = VecDeque::new();
     let last = usize::try_from(filter.last).unwrap_or(usize::MAX);
     let mut whole = true;
@@ -126,6 +146,7 @@ fn offline(args: &DumpArgs, filter: &Filter, path: &Path) -> anyhow::Result<Exit
                 );
                 continue;
             };
+            oldest = oldest.or(Some(event.time));
             if !filter.matches(&event) {
                 continue;
             }
@@ -142,47 +163,12 @@ fn offline(args: &DumpArgs, filter: &Filter, path: &Path) -> anyhow::Result<Exit
     for record in newest {
         printer.print(&record)?;
     }
-    printer.out.flush()?;
+    if printer.finish()? && whole {
+        eprintln!("{}", silence::say(filter, oldest, None));
+    }
     Ok(if whole {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-struct Printer {
-    format: Format,
-    node: String,
-    out: BufWriter<StdoutLock<'static>>,
-    frame: Vec<u8>,
-}
-
-impl Printer {
-    fn new(format: Format, node: String) -> Self {
-        Self {
-            format,
-            node,
-            out: BufWriter::new(io::stdout().lock()),
-            frame: Vec::new(),
-        }
-    }
-
-    fn print(&mut self, record: &Record) -> anyhow::Result<()> {
-        match self.format {
-            Format::Table => {
-                let options = text::LineOptions {
-                    date: true,
-                    ..text::LineOptions::default()
-                };
-                writeln!(self.out, "{}", text::line(&self.node, record, options)?)?;
-            }
-            Format::Json => writeln!(self.out, "{}", json::event_line(&self.node, record)?)?,
-            Format::Pb => {
-                self.frame.clear();
-                frame::encode(record, &mut self.frame)?;
-                self.out.write_all(&self.frame)?;
-            }
-        }
-        Ok(())
-    }
 }
