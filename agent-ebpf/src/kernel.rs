@@ -255,6 +255,26 @@ pub unsafe fn fill_current(out: *mut Task) {
     }
 }
 
+/// kernfs id of the running task's cgroup in the memory controller's
+/// hierarchy; 0 when it cannot be read.
+#[inline(always)]
+pub fn current_memory_cgroup() -> u64 {
+    if have(HAVE_MEMORY_V2) {
+        // SAFETY: no argument.
+        unsafe { bpf_get_current_cgroup_id() }
+    } else if have(HAVE_TASK_BTF) {
+        // SAFETY: no argument; the verifier knows the type.
+        let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+        memory_cgroup::<Direct>(follow!(Direct, task, task_cgroups))
+    } else if have(HAVE_PROBE_READ) {
+        // SAFETY: no argument.
+        let task = unsafe { bpf_get_current_task() } as Ptr;
+        memory_cgroup::<Probed>(follow!(Probed, task, task_cgroups))
+    } else {
+        0
+    }
+}
+
 /// Writes another task than the running one.
 ///
 /// # Safety

@@ -6,14 +6,20 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use culprit_agent_ebpf::wire::{
+    cgroup_read::{FlushNow, ReadNow, ReadWork},
     config::Config,
+    dns::{DnsKey, DnsNow},
     fields::KernelFields,
+    holder::HolderNow,
     icmp_echo::{IcmpPending, IcmpRate, IcmpSource},
     oom::{OomCall, OomSignal},
+    reclaim::{ReclaimNow, ReclaimWork},
+    runq::{RunqNow, RunqWork},
     skb_drop::{DropCount, DropKey},
     softirq::{Histogram, PacketSlot, SoftirqNow, VECTORS, VectorStats},
     stats::{PROBES, ProbeStats},
     tcp::{Call, Listener, ListenerKey, SockState},
+    work::Work,
 };
 
 /// Field offsets of this kernel; set at load.
@@ -82,3 +88,35 @@ pub static OOM_CALLS: HashMap<u32, OomCall> = HashMap::with_max_entries(256, 0);
 /// are of ordinary kills, that nothing follows.
 #[map]
 pub static OOM_SIGNALS: LruHashMap<u32, OomSignal> = LruHashMap::with_max_entries(1024, 0);
+
+#[map]
+pub static HOLDER_NOW: PerCpuArray<HolderNow> = PerCpuArray::with_max_entries(1, 0);
+
+/// Reads of cgroup files under way, by pid_tgid.
+#[map]
+pub static CGROUP_READS: HashMap<u64, ReadNow> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub static FLUSH_NOW: PerCpuArray<FlushNow> = PerCpuArray::with_max_entries(1, 0);
+/// Reads by reader, by its memory cgroup.
+#[map]
+pub static READ_WORK: HashMap<u64, ReadWork> = HashMap::with_max_entries(512, 0);
+
+/// Reclaim under way, by pid_tgid.
+#[map]
+pub static RECLAIM_NOW: HashMap<u64, ReclaimNow> = HashMap::with_max_entries(1024, 0);
+/// Reclaim by memory cgroup of the task.
+#[map]
+pub static RECLAIM_WORK: HashMap<u64, ReclaimWork> = HashMap::with_max_entries(1024, 0);
+
+#[map]
+pub static RUNQ_NOW: PerCpuArray<RunqNow> = PerCpuArray::with_max_entries(1, 0);
+/// Run-queue waits by memory cgroup of the task.
+#[map]
+pub static RUNQ_WORK: HashMap<u64, RunqWork> = HashMap::with_max_entries(2048, 0);
+
+/// Questions without an answer.
+#[map]
+pub static DNS_NOW: HashMap<DnsKey, DnsNow> = HashMap::with_max_entries(4096, 0);
+/// Answered lookups by memory cgroup of who asked.
+#[map]
+pub static DNS_WORK: HashMap<u64, Work> = HashMap::with_max_entries(1024, 0);

@@ -1,9 +1,14 @@
 //! One file per probe. `sock` is the table that tcp_connect and tcp_flow
-//! share.
+//! share, `work` the histograms of the workloads.
 
 mod cgroup;
+mod cgroup_read;
+mod dns;
+mod holder;
 mod icmp_echo;
 mod oom;
+mod reclaim;
+mod runq;
 mod skb_drop;
 mod sock;
 mod softirq;
@@ -11,3 +16,4 @@ mod syn_retransmit;
 mod tcp_connect;
 mod tcp_flow;
 mod tcp_listen;
+mod work;

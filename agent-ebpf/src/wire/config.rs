@@ -2,7 +2,7 @@
 
 wire_struct! {
     /// The global CONFIG.
-    pub struct Config (40) {
+    pub struct Config (64) {
         /// Softirq wait, run, timer lateness or packet wait from which an
         /// event is sent.
         pub stall_threshold_ns: u64,
@@ -18,6 +18,12 @@ wire_struct! {
         pub simulate_drops: u32,
         /// `memory_cgrp_id` of this kernel.
         pub memory_subsys: u32,
+        /// Period of the sampler of the probe holder.
+        pub holder_period_ns: u64,
+        /// Run-queue waits shorter than this are not looked at.
+        pub runq_floor_ns: u64,
+        /// Reads of cgroup files, and flushes, from which a record is sent.
+        pub read_floor_ns: u64,
     }
 }
 
@@ -31,6 +37,9 @@ impl Config {
         have: 0,
         simulate_drops: 0,
         memory_subsys: 0,
+        holder_period_ns: 0,
+        runq_floor_ns: u64::MAX,
+        read_floor_ns: u64::MAX,
     };
 }
 
@@ -48,6 +57,8 @@ pub const HAVE_SOCK_FROM_FILE: u32 = 16;
 pub const HAVE_MEMORY_V2: u32 = 64;
 /// `sk_cgrp_data` is a plain pointer (6.1), not a tagged value (5.10).
 pub const HAVE_SK_CGROUP_PTR: u32 = 128;
+/// cgroup_read sees files, so CGROUP_READS is kept.
+pub const HAVE_CGROUP_READS: u32 = 4096;
 /// tcp_connect is on: outcomes become records.
 pub const HAVE_CONNECT: u32 = 256;
 /// tcp_flow is on: closes become records.

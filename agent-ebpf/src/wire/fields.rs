@@ -121,6 +121,15 @@ kernel_fields! {
     counter_usage = "page_counter.usage";
     counter_max = "page_counter.max";
     counter_parent = "page_counter.parent";
+    seq_file = "seq_file.file";
+    file_dentry = "file.f_path.dentry";
+    dentry_name = "dentry.d_iname|dentry.d_shortname";
+    dentry_parent = "dentry.d_parent";
+    dentry_inode = "dentry.d_inode";
+    inode_ino = "inode.i_ino";
+    css_flags = "cgroup_subsys_state.flags";
+    task_run_delay = "task_struct.sched_info.run_delay", for runq;
+    skb_sk = "sk_buff.sk", for dns;
     skb_head = "sk_buff.head", for skb_drop;
     skb_data = "sk_buff.data";
     skb_network_header = "sk_buff.network_header", for skb_drop;

@@ -24,15 +24,21 @@ macro_rules! wire_struct {
 }
 
 pub mod cgroup;
+pub mod cgroup_read;
 pub mod config;
+pub mod dns;
 pub mod fields;
+pub mod holder;
 pub mod icmp_echo;
 pub mod oom;
+pub mod reclaim;
+pub mod runq;
 pub mod skb_drop;
 pub mod softirq;
 pub mod stats;
 pub mod task;
 pub mod tcp;
+pub mod work;
 
 pub use task::Task;
 
@@ -57,6 +63,6 @@ pub const KIND_CGROUP: u32 = 6;
 pub const KIND_CGROUP_READ: u32 = 7;
 pub const KIND_DNS: u32 = 8;
 pub const KIND_TCP_LISTEN: u32 = 9;
-pub const KIND_RECLAIM: u32 = 10;
+pub const KIND_HOLDER: u32 = 10;
 pub const KIND_SKB_DROP: u32 = 11;
 pub const KIND_SYN_RETRANSMIT: u32 = 12;

@@ -96,6 +96,10 @@ pub struct Settings {
     /// Stalls reported per CPU and second; the rest is counted [default: 100]
     #[arg(long, value_name = "N")]
     pub stall_limit: Option<u64>,
+    /// Looks per second and CPU at what waits there, and at who has the CPU when
+    /// something does, 1 to 10000 [default: 499]
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub holder_rate: Option<u64>,
     /// ICMP echo requests reported per source and second; the rest is counted
     /// [default: 100]
     #[arg(long, value_name = "N")]
@@ -207,6 +211,7 @@ impl Settings {
             stdout: self.stdout.or(file.stdout),
             stall_threshold: self.stall_threshold.or(file.stall_threshold),
             stall_limit: self.stall_limit.or(file.stall_limit),
+            holder_rate: self.holder_rate.or(file.holder_rate),
             icmp_limit: self.icmp_limit.or(file.icmp_limit),
             sockets: self.sockets.or(file.sockets),
             flow_interval: self.flow_interval.or(file.flow_interval),

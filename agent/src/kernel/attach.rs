@@ -3,8 +3,11 @@
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
+        BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, ProgramError, RawTracePoint,
+        TracePoint,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
+    util::online_cpus,
 };
 
 use super::plan::{Hook, Step};
@@ -15,15 +18,18 @@ pub(super) struct Attacher {
     /// Some 20 MiB: dropped when nothing more will be loaded.
     btf: Option<Btf>,
     attached: Vec<Step>,
+    /// Of the CPU clock, nanoseconds.
+    period_ns: u64,
 }
 
 impl Attacher {
     /// Takes over a loaded object.
-    pub(super) fn new(ebpf: Ebpf, btf: Btf) -> Self {
+    pub(super) fn new(ebpf: Ebpf, btf: Btf, period_ns: u64) -> Self {
         Self {
             ebpf,
             btf: Some(btf),
             attached: Vec::new(),
+            period_ns,
         }
     }
 
@@ -99,6 +105,7 @@ impl Attacher {
                     Program::BtfTracePoint(p) => p.unload(),
                     Program::RawTracePoint(p) => p.unload(),
                     Program::TracePoint(p) => p.unload(),
+                    Program::PerfEvent(p) => p.unload(),
                     _ => Ok(()),
                 };
             }
@@ -143,6 +150,19 @@ impl Attacher {
                 program.load()?;
                 program.attach(category, name)?;
             }
+            Hook::CpuClock => {
+                let program: &mut PerfEvent = program.try_into()?;
+                program.load()?;
+                let cpus = online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?;
+                for cpu in cpus {
+                    program.attach(
+                        PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                        PerfEventScope::AllProcessesOneCpu { cpu },
+                        SamplePolicy::Period(self.period_ns),
+                        false,
+                    )?;
+                }
+            }
         }
         Ok(())
     }
@@ -156,6 +176,7 @@ fn place(hook: Hook) -> String {
         Hook::Fexit(n) => format!("fexit {n}"),
         Hook::Kprobe(n) => format!("kprobe {n}"),
         Hook::Tracepoint(c, n) => format!("tracepoint {c}:{n}"),
+        Hook::CpuClock => "perf_event cpu-clock".to_owned(),
     }
 }
 

@@ -38,7 +38,11 @@ pub struct ProbeReport {
 pub fn examine(options: &KernelOptions) -> Result<(Facts, Vec<ProbeReport>), KernelError> {
     check(options)?;
     let facts = Facts::find()?;
-    let mut attacher = Attacher::new(open(options, &facts)?, system_btf()?);
+    let mut attacher = Attacher::new(
+        open(options, &facts)?,
+        system_btf()?,
+        options.holder_period_ns(),
+    );
     let reports = PROBES
         .iter()
         .map(|probe| {

@@ -2,7 +2,7 @@
 //! frozen globals, each found by asking the kernel or trying, never from a
 //! version number.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use aya::{
     programs::ProgramType,
@@ -39,8 +39,17 @@ pub struct Facts {
     present: Vec<&'static str>,
 }
 
+/// Run-queue waits from which a workload's histogram has them: shorter ones are
+/// the scheduler at work.
+const RUNQ_FLOOR_NS: u64 = 1_000_000;
+
 /// Functions and tracepoints that only some kernels have.
-const OPTIONAL: &[&str] = &["tcp_sendpage", "tracepoint:sock_send_length"];
+const OPTIONAL: &[&str] = &[
+    "tcp_sendpage",
+    "tracepoint:sock_send_length",
+    "tracepoint:sk_data_ready",
+    "tracepoint:cgroup_rstat_unlock",
+];
 
 impl Facts {
     /// Reads BTF and tries helpers.
@@ -172,18 +181,21 @@ impl Facts {
             ("tcp_flow", wire::HAVE_FLOW),
             ("softirq", wire::HAVE_SOFTIRQ),
             ("tcp_listen", wire::HAVE_LISTEN),
+            ("cgroup_read", wire::HAVE_CGROUP_READS),
         ] {
             have |= if on(probe) { bit } else { 0 };
         }
         wire::Config {
-            stall_threshold_ns: u64::try_from(options.stall_threshold.as_nanos())
-                .unwrap_or(u64::MAX),
+            stall_threshold_ns: ns(options.stall_threshold),
             stall_limit: options.stall_limit,
             icmp_limit: options.icmp_limit,
             page_size: rustix::param::page_size() as u32,
             have,
             simulate_drops: options.simulate_drops,
             memory_subsys: self.memory_subsys,
+            holder_period_ns: options.holder_period_ns(),
+            runq_floor_ns: RUNQ_FLOOR_NS,
+            read_floor_ns: ns(options.read_floor),
         }
     }
 }
@@ -197,6 +209,10 @@ fn drop_reasons(btf: &Btf) -> BTreeMap<u32, String> {
             (value, short.to_owned())
         })
         .collect()
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Every field's offset, ABSENT where this kernel has none.

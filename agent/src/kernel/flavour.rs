@@ -78,6 +78,7 @@ pub(super) fn try_flavour(
             });
         match (attached, part.without) {
             (Some(new), _) => done.extend(new),
+            (None, Some(without)) if reasons.is_empty() => limits.push(without.to_owned()),
             (None, Some(without)) => limits.push(format!("{without} ({})", reasons.join("; "))),
             (None, None) => {
                 attacher.detach(&done);

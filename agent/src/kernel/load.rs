@@ -87,7 +87,7 @@ impl Kernel {
         let reader = RingReader::new(&mut ebpf)?;
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
-        let mut attacher = Attacher::new(ebpf, system_btf()?);
+        let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
         let statuses = PROBES
             .iter()
             .map(|p| bring_up(&mut attacher, facts, options, p))

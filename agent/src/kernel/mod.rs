@@ -57,8 +57,19 @@ pub struct KernelOptions {
     pub ring_bytes: [u32; 3],
     /// Fail every n-th reserve on purpose; 0 never.
     pub simulate_drops: u32,
+    /// Looks a second of the probe holder's sampler, on each CPU.
+    pub holder_rate: u64,
+    /// Reads of cgroup files from which a record is sent.
+    pub read_floor: Duration,
     /// Where the node's cgroup file systems are mounted.
     pub cgroup_root: PathBuf,
+}
+
+impl KernelOptions {
+    /// Time between two looks of the sampler, nanoseconds.
+    fn holder_period_ns(&self) -> u64 {
+        1_000_000_000 / self.holder_rate.clamp(1, 10_000)
+    }
 }
 
 impl Default for KernelOptions {
@@ -71,6 +82,8 @@ impl Default for KernelOptions {
             sockets: 32768,
             ring_bytes: [256 << 10, 1 << 20, 1 << 20],
             simulate_drops: 0,
+            holder_rate: 499,
+            read_floor: Duration::from_millis(10),
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
         }
     }

@@ -6,7 +6,9 @@ use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
 
 use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Living, Resolution};
 use crate::kernel::Tables;
-use crate::probes::{skb_drop::SkbDrop, syn_retransmit::SynRetransmit};
+use crate::probes::{
+    cgroup_read::CgroupRead, holder::HolderSample, skb_drop::SkbDrop, syn_retransmit::SynRetransmit,
+};
 
 /// Which identity of an event an actor becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub enum Note {
     SkbDrop(SkbDrop),
     /// A connect that is not answered.
     SynRetransmit(SynRetransmit),
+    /// Who holds a CPU on which something waits.
+    Holder(HolderSample),
+    /// A slow read of a cgroup file, or a long stretch of a flush.
+    CgroupRead(CgroupRead),
 }
 
 /// A kernel record that makes no sense.

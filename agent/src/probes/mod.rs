@@ -2,7 +2,10 @@
 //! `agent-ebpf/src/probes`. Pure functions; identities are filled in later.
 
 mod cgroup;
+pub mod cgroup_read;
 mod clock;
+pub(crate) mod dns;
+pub mod holder;
 mod icmp_echo;
 mod oom;
 pub mod skb_drop;
@@ -82,6 +85,15 @@ impl Decoder {
                 let note = syn_retransmit::note(&read(record, "syn_retransmit")?);
                 return Ok(Observation::Note(Box::new(Note::SynRetransmit(note))));
             }
+            wire::KIND_HOLDER => {
+                let sample = holder::note(&read(record, "holder")?, clock);
+                return Ok(Observation::Note(Box::new(Note::Holder(sample))));
+            }
+            wire::KIND_CGROUP_READ => {
+                let read = cgroup_read::note(&read(record, "cgroup_read")?, clock);
+                return Ok(Observation::Note(Box::new(Note::CgroupRead(read))));
+            }
+            wire::KIND_DNS => dns::event(&read(record, "dns")?, clock),
             kind => {
                 return Err(BadRecord {
                     probe: "agent",

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::tools::{PATIENCE, Tools};
 
 /// Every probe's name.
-pub const PROBES: [&str; 8] = [
+pub const PROBES: [&str; 13] = [
     "tcp_connect",
     "tcp_flow",
     "icmp_echo",
@@ -23,6 +23,11 @@ pub const PROBES: [&str; 8] = [
     "tcp_listen",
     "skb_drop",
     "syn_retransmit",
+    "holder",
+    "cgroup_read",
+    "reclaim",
+    "runq",
+    "dns",
 ];
 
 #[derive(Default)]

@@ -175,12 +175,24 @@ fn kernel_options(settings: &Settings) -> anyhow::Result<KernelOptions> {
         choices: choices.collect(),
         stall_threshold: settings.stall_threshold.unwrap_or(default.stall_threshold),
         stall_limit: settings.stall_limit.unwrap_or(default.stall_limit),
+        holder_rate: holder_rate(settings, default.holder_rate)?,
+        read_floor: default.read_floor,
         icmp_limit: settings.icmp_limit.unwrap_or(default.icmp_limit),
         sockets: settings.sockets.unwrap_or(default.sockets).max(1),
         ring_bytes,
         simulate_drops: settings.simulate_drops.unwrap_or(0),
         cgroup_root: settings.cgroup_root.clone().unwrap_or(default.cgroup_root),
     })
+}
+
+/// Also bounded where it comes from the file.
+fn holder_rate(settings: &Settings, default: u64) -> anyhow::Result<u64> {
+    let rate = settings.holder_rate.unwrap_or(default);
+    anyhow::ensure!(
+        (1..=10_000).contains(&rate),
+        "holder-rate {rate}: give 1 to 10000 looks a second"
+    );
+    Ok(rate)
 }
 
 fn identity_config(settings: &Settings) -> IdentityConfig {

@@ -3,8 +3,13 @@
 //! between probes.
 
 mod cgroup;
+mod cgroup_read;
+mod dns;
+mod holder;
 mod icmp_echo;
 mod oom;
+mod reclaim;
+mod runq;
 mod skb_drop;
 mod softirq;
 mod syn_retransmit;
@@ -31,6 +36,8 @@ pub enum Hook {
     Kprobe(&'static str),
     /// Perf tracepoint; needs tracefs.
     Tracepoint(&'static str, &'static str),
+    /// The kernel's CPU clock, on every CPU that is online.
+    CpuClock,
 }
 
 /// One program at one place.
@@ -53,6 +60,8 @@ pub enum When {
     AcceptArity(usize),
     /// Where `icmp_push_reply` has so many arguments.
     PushReplyArity(usize),
+    /// Where a `HAVE_*` bit is set.
+    Have(u32),
     /// Where `mark_victim` carries the task (true) or only a pid (false).
     MarkVictimTask(bool),
 }
@@ -64,6 +73,7 @@ impl When {
         match self {
             Self::Always => true,
             Self::Has(name) => facts.has(name),
+            Self::Have(bit) => facts.have(bit),
             Self::AcceptArity(n) => facts.accept_arity == Some(n),
             Self::PushReplyArity(n) => facts.push_reply_arity == Some(n),
             Self::MarkVictimTask(task) => facts.have(HAVE_MARK_VICTIM_TASK) == task,
@@ -161,6 +171,15 @@ const fn extra_when(when: When, without: &'static str, ways: &'static [&'static 
     }
 }
 
+/// Something that a flavour never has: said as a limit.
+const fn never(without: &'static str) -> Part {
+    Part {
+        when: When::Always,
+        ways: &[],
+        without: Some(without),
+    }
+}
+
 const STATE_TP_BTF: &[Step] = &[tp_btf("sock_state_tp_btf", "inet_sock_set_state")];
 const STATE_RAW_TP: &[Step] = &[raw_tp("sock_state_raw_tp", "inet_sock_set_state")];
 /// tcp_connect and tcp_flow share it: it is attached once.
@@ -175,8 +194,13 @@ pub const PROBES: &[Probe] = &[
     softirq::PROBE,
     oom::PROBE,
     cgroup::PROBE,
+    holder::PROBE,
+    cgroup_read::PROBE,
+    reclaim::PROBE,
+    runq::PROBE,
     tcp_listen::PROBE,
     skb_drop::PROBE,
+    dns::PROBE,
     syn_retransmit::PROBE,
 ];
 

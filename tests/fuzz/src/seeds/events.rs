@@ -7,8 +7,8 @@ use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
     Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, NodeStats, OomKill, Party, Pod,
     ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram, SoftirqStall, TcpConnect,
-    TcpFlow, TcpListen, WorkloadStats, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
-    softirq_stall, tcp_connect, tcp_flow, tcp_listen,
+    TcpFlow, TcpListen, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity,
+    oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen,
 };
 use prost::Message;
 
@@ -141,6 +141,14 @@ fn kind(of: EventKind) -> Kind {
         }),
         EventKind::DnsLookup => Kind::DnsLookup(DnsLookup {
             server: end([10, 0, 0, 10], 53),
+            client: end([10, 0, 0, 2], 40000),
+            transport: dns_lookup::Transport::Udp as i32,
+            name: "www.example".to_owned(),
+            query_type: 28,
+            id: 0x1234,
+            latency_ns: 5_000_000_000,
+            retries: 1,
+            ..DnsLookup::default()
         }),
         EventKind::TcpListen => Kind::TcpListen(TcpListen {
             local: end([0, 0, 0, 0], 8080),

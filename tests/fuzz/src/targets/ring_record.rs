@@ -4,7 +4,7 @@
 use culprit_agent_ebpf::wire;
 
 /// Each kind of record with its length.
-pub(crate) const KINDS: [(u32, usize); 9] = [
+pub(crate) const KINDS: [(u32, usize); 12] = [
     (wire::KIND_TCP_CONNECT, size_of::<wire::tcp::TcpConnect>()),
     (wire::KIND_TCP_FLOW, size_of::<wire::tcp::TcpFlow>()),
     (wire::KIND_ICMP_ECHO, size_of::<wire::icmp_echo::IcmpEcho>()),
@@ -15,6 +15,12 @@ pub(crate) const KINDS: [(u32, usize); 9] = [
     (wire::KIND_OOM_KILL, size_of::<wire::oom::OomKill>()),
     (wire::KIND_CGROUP, size_of::<wire::cgroup::Cgroup>()),
     (wire::KIND_TCP_LISTEN, size_of::<wire::tcp::TcpListen>()),
+    (wire::KIND_HOLDER, size_of::<wire::holder::HolderSample>()),
+    (
+        wire::KIND_CGROUP_READ,
+        size_of::<wire::cgroup_read::CgroupRead>(),
+    ),
+    (wire::KIND_DNS, size_of::<wire::dns::DnsAnswer>()),
     (wire::KIND_SKB_DROP, size_of::<wire::skb_drop::SkbDrop>()),
     (
         wire::KIND_SYN_RETRANSMIT,
