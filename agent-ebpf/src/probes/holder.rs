@@ -205,16 +205,24 @@ fn switched() {
     if had < floor() || had >= SUSPENDED {
         return;
     }
-    let waiting = waiting(now);
-    if waiting.pending_ns < floor() || !admit(cpu, now) {
-        return;
+    let mut waiting = waiting(now);
+    if waiting.pending_ns < floor() {
+        // Nothing waits any more: did it during this turn?
+        let Some(softirq) = SOFTIRQ_NOW.get_ptr(0) else {
+            return;
+        };
+        // SAFETY: a per-CPU map value.
+        unsafe {
+            if (*softirq).waited_until_ns < now - had {
+                return;
+            }
+            waiting.pending_ns = (*softirq).waited_ns;
+            waiting.vector = (*softirq).waited_vector as u32;
+        }
     }
-    let held = if had < waiting.pending_ns {
-        had
-    } else {
-        waiting.pending_ns
-    };
-    sample(&waiting, held, 0, |_| 0);
+    if admit(cpu, now) {
+        sample(&waiting, had, 0, |_| 0);
+    }
 }
 
 #[perf_event]

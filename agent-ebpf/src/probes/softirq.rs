@@ -162,6 +162,12 @@ fn exit(vector: u32) {
             *(&raw mut (*stats).wait).cast::<u64>().add(bucket(wait)) += 1;
         }
         let threshold = config!(stall_threshold_ns);
+        if wait >= threshold / 4 {
+            // For who had the CPU meanwhile (holder, where it sees switches only).
+            (*cpu).waited_until_ns = entered;
+            (*cpu).waited_ns = wait;
+            (*cpu).waited_vector = vector as u64;
+        }
         if wait >= threshold || run >= threshold {
             stalled(cpu, vector, wait, run, 0, 0);
         }

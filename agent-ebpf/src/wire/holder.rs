@@ -13,10 +13,11 @@ wire_struct! {
         pub header: Header,
         /// Who runs (perf_event), or who gave the CPU up (sched_switch).
         pub task: Task,
-        /// Time that this sample stands for: one period of the sampler, or how
-        /// long the task had the CPU while work was pending.
+        /// Time that this sample stands for, up to the header's: one period of
+        /// the sampler, or how long the task had the CPU (sched_switch).
         pub held_ns: u64,
-        /// How long the oldest raise has been pending; 0 none.
+        /// How long the oldest raise has been pending; with sched_switch also
+        /// the last wait that ended during the task's turn; 0 none.
         pub pending_ns: u64,
         /// How long the running vector has been at it; 0 none.
         pub running_ns: u64,

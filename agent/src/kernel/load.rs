@@ -20,6 +20,7 @@ use super::{
     object::{open, system_btf},
     plan::{self, PROBES},
     stats::{self, ProgramCost, Stats},
+    symbols::Symbols,
     tables::{Look, Tables},
 };
 use crate::{pipeline::source::Draft, probes::Decoder};
@@ -94,6 +95,7 @@ impl Kernel {
             .collect();
         let tables = Tables {
             drop_reasons: facts.drop_reasons.clone(),
+            symbols: Symbols::open(),
             ..Tables::default()
         };
         let mut kernel = Self {

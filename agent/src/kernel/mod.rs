@@ -14,6 +14,7 @@ pub mod plan;
 mod ring;
 mod source;
 mod stats;
+mod symbols;
 mod tables;
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
@@ -25,6 +26,7 @@ pub use facts::{Facts, VMLINUX_BTF};
 pub use load::Kernel;
 pub use ring::RingReader;
 pub use stats::ProgramCost;
+pub use symbols::Symbols;
 pub use tables::Tables;
 
 /// What to do with a probe.

@@ -9,6 +9,7 @@ use std::{
 use super::{
     attach::Attacher,
     load::{lock, open_walk, run_through},
+    symbols::Symbols,
 };
 
 /// What the findings read of the kernel side. Every part is optional: a probe
@@ -17,6 +18,8 @@ use super::{
 pub struct Tables {
     /// Names of `enum skb_drop_reason`; empty before 5.17.
     pub drop_reasons: BTreeMap<u32, String>,
+    /// Names of kernel addresses.
+    pub symbols: Symbols,
     /// Looks at every listener; None without the probe tcp_listen.
     pub look: Option<Look>,
 }

@@ -22,7 +22,7 @@ pub struct HolderSample {
     /// ksoftirqd ran.
     pub ksoftirqd: bool,
     /// Time that the sample stands for, nanoseconds: the sampler's period, or
-    /// how long the task had the CPU.
+    /// how long the task had the CPU until `time`.
     pub held_ns: u64,
     /// How long the oldest raise had been pending, nanoseconds; 0 none.
     pub pending_ns: u64,

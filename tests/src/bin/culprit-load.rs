@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culprit_tests::load::{connect, icmp, memory, send, serve, start};
+use culprit_tests::load::{connect, icmp, memory, routes, send, serve, start};
 
 #[derive(Parser)]
 #[command(about = "Makes network, memory and CPU load whose results are known exactly")]
@@ -30,6 +30,8 @@ enum Load {
     Storm(connect::Storm),
     /// Send ICMP echo requests.
     Ping(icmp::Ping),
+    /// Keep the softirqs of a CPU off by walking very many routes.
+    WalkRoutes(routes::Walk),
     /// Touch memory until killed.
     Hog(memory::Hog),
     /// Run another load as a child and outlive it.
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
         Load::Knock(options) => connect::knock(options),
         Load::Storm(options) => connect::storm(options),
         Load::Ping(options) => icmp::ping(options),
+        Load::WalkRoutes(options) => routes::walk(options),
         Load::Hog(options) => memory::hog(options),
         Load::Init(options) => memory::init(options),
         Load::SendStorm(options) => send::send_storm(options),

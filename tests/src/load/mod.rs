@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod icmp;
 pub mod memory;
+pub mod routes;
 pub mod send;
 pub mod serve;
 pub mod start;

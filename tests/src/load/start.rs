@@ -6,6 +6,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
 /// Options that all loads share.
@@ -20,6 +21,9 @@ pub struct Start {
     /// Directory of a cgroup to enter; repeatable, for v1 hierarchies.
     #[arg(long, global = true)]
     pub enter_cgroup: Vec<PathBuf>,
+    /// Run on this CPU alone.
+    #[arg(long, global = true)]
+    pub cpu: Option<usize>,
     /// Wait for a line on standard input after saying hello.
     #[arg(long, global = true)]
     pub wait: bool,
@@ -36,6 +40,11 @@ impl Start {
         }
         if let Some(hex) = &self.comm_hex {
             set_comm(&from_hex(hex)?)?;
+        }
+        if let Some(cpu) = self.cpu {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            sched_setaffinity(None, &set).with_context(|| format!("moving to CPU {cpu}"))?;
         }
         let pid = std::process::id();
         say(&json!({ "hello": true, "pid": pid }))?;

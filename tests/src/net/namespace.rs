@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result, anyhow};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 /// A network namespace.
@@ -52,6 +53,21 @@ impl NetNs {
             command
                 .spawn()
                 .with_context(|| format!("starting {command:?}"))
+        })
+    }
+
+    /// Has packets that an interface receives handled on one CPU (RPS).
+    pub fn steer(&self, interface: &str, cpu: usize) -> Result<()> {
+        self.run(|| {
+            // sysfs shows the interfaces of the namespace in which it was mounted;
+            // the mount goes with this thread.
+            unshare(UnshareFlags::NEWNS).context("unshare(CLONE_NEWNS)")?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).context("making mounts private")?;
+            mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).context("mounting sysfs")?;
+            let path = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
+            std::fs::write(&path, format!("{:x}", 1_u64 << cpu))
+                .with_context(|| format!("writing {path}"))
         })
     }
 

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink::Sock
 const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
 const NLM_F_REQUEST_ACK: u16 = 1 | 4;
 const NLM_F_CREATE_EXCL: u16 = 0x400 | 0x200;
@@ -21,6 +22,7 @@ const NUD_PERMANENT: u16 = 0x80;
 pub struct Route {
     socket: OwnedFd,
     sequence: u32,
+    last: Option<(String, u32)>,
 }
 
 impl Route {
@@ -32,6 +34,7 @@ impl Route {
         Ok(Self {
             socket,
             sequence: 0,
+            last: None,
         })
     }
 
@@ -59,6 +62,25 @@ impl Route {
             .with_context(|| format!("setting {name} up"))
     }
 
+    /// Sets the interface down.
+    pub fn set_down(&mut self, name: &str) -> Result<()> {
+        let mut body = link(index(name)?, 0);
+        body[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+        self.request(RTM_NEWLINK, 0, &body)
+            .with_context(|| format!("setting {name} down"))
+    }
+
+    /// Adds a route to a network through an interface.
+    pub fn add_route(&mut self, name: &str, network: IpAddr, prefix: u8) -> Result<()> {
+        let (family, bytes) = octets(network);
+        // struct rtmsg: main table, static, universe, unicast.
+        let mut body = vec![family, prefix, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+        attribute(&mut body, 1, &bytes);
+        attribute(&mut body, 4, &self.index(name)?.to_ne_bytes());
+        self.request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
+            .with_context(|| format!("adding a route to {network}/{prefix}"))
+    }
+
     /// Gives the interface an address; IPv6 without duplicate detection, so
     /// that it can be used at once.
     pub fn add_address(&mut self, name: &str, address: IpAddr, prefix: u8) -> Result<()> {
@@ -83,6 +105,18 @@ impl Route {
         attribute(&mut body, 2, &mac);
         self.request(RTM_NEWNEIGH, NLM_F_CREATE_EXCL, &body)
             .with_context(|| format!("pinning the neighbour {address} on {name}"))
+    }
+
+    /// The same name again is not looked up again.
+    fn index(&mut self, name: &str) -> Result<u32> {
+        if let Some((known, index)) = &self.last
+            && known == name
+        {
+            return Ok(*index);
+        }
+        let index = index(name)?;
+        self.last = Some((name.to_owned(), index));
+        Ok(index)
     }
 
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<()> {

@@ -1,0 +1,176 @@
+//! Who had the CPU, by share of the samples.
+
+use culprit_proto::v1::stall_holder::What;
+use culprit_proto::v1::{Identity, StallHolder};
+
+use super::Context;
+use crate::identity::Resolution;
+use crate::probes::holder::HolderSample;
+
+/// Holders that are told, the largest share first; the rest is their sum.
+pub(super) const MAX: usize = 8;
+
+/// All holders, and what could not be seen of them.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    pub(super) all: Vec<StallHolder>,
+    pub(super) held_ns: u64,
+    pub(super) samples: u64,
+    /// Why the stacks have no names.
+    pub(super) no_names: Option<String>,
+}
+
+/// What is the same in samples of one holder.
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    what: What,
+    tid: u32,
+    start_time_ns: u64,
+    file: Option<(u64, String)>,
+}
+
+struct Group<'a> {
+    key: Key,
+    samples: Vec<&'a HolderSample>,
+    held_ns: u64,
+}
+
+fn what(sample: &HolderSample) -> What {
+    if sample.running_ns > 0 && sample.running_ns >= sample.pending_ns {
+        // The vector itself is what does not end, whoever it interrupted.
+        What::Softirq
+    } else if sample.idle {
+        What::Idle
+    } else {
+        What::Task
+    }
+}
+
+/// Time that is booked to a sample's holder: no more than something waited.
+/// With interrupts off no sample is taken, and the next one stands for all.
+fn held(sample: &HolderSample) -> u64 {
+    let waited = sample.pending_ns.max(sample.running_ns);
+    if waited == 0 {
+        sample.held_ns + sample.late_ns
+    } else {
+        sample.held_ns.min(waited) + sample.late_ns
+    }
+}
+
+fn key(sample: &HolderSample) -> Key {
+    let what = what(sample);
+    let task = what == What::Task;
+    Key {
+        what,
+        tid: if task { sample.actor.tid } else { 0 },
+        start_time_ns: if task { sample.actor.start_time_ns } else { 0 },
+        file: sample.file.clone().filter(|_| task),
+    }
+}
+
+/// Groups samples by who had the CPU.
+pub(super) fn of(samples: &[HolderSample], context: &mut Context<'_>) -> Holders {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for sample in samples {
+        let key = key(sample);
+        let held_ns = held(sample);
+        if let Some(group) = groups.iter_mut().find(|group| group.key == key) {
+            group.samples.push(sample);
+            group.held_ns += held_ns;
+        } else {
+            groups.push(Group {
+                key,
+                samples: vec![sample],
+                held_ns,
+            });
+        }
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(group.held_ns));
+    let mut holders = Holders {
+        held_ns: groups.iter().map(|group| group.held_ns).sum(),
+        samples: samples.len() as u64,
+        ..Holders::default()
+    };
+    for group in groups.iter().take(MAX) {
+        let holder = holder(group, &mut holders.no_names, holders.held_ns, context);
+        holders.all.push(holder);
+    }
+    holders
+}
+
+fn holder(
+    group: &Group<'_>,
+    no_names: &mut Option<String>,
+    all_ns: u64,
+    context: &mut Context<'_>,
+) -> StallHolder {
+    let stack = most_frequent(&group.samples);
+    let names = match context.tables.symbols.names(stack) {
+        Ok(names) => names,
+        Err(reason) => {
+            if !stack.is_empty() {
+                *no_names = Some(reason);
+            }
+            stack.iter().map(|at| format!("{at:#x}")).collect()
+        }
+    };
+    let first = group.samples.first();
+    let (file, cgroup) = match &group.key.file {
+        Some((cgroup, name)) => (name.clone(), Some(cgroup_of(*cgroup, context))),
+        None => (String::new(), None),
+    };
+    let who = first
+        .filter(|_| group.key.what == What::Task)
+        .map(|sample| named(context.resolver.resolve(&sample.actor)));
+    StallHolder {
+        what: group.key.what as i32,
+        who,
+        percent: group.held_ns as f64 * 100.0 / all_ns.max(1) as f64,
+        samples: group.samples.len() as u64,
+        held_ns: group.held_ns,
+        ksoftirqd: first.is_some_and(|sample| sample.ksoftirqd),
+        syscall: syscall(&names).to_owned(),
+        file,
+        file_cgroup: cgroup,
+        stack: names,
+    }
+}
+
+/// Identity of a cgroup of the memory hierarchy.
+pub(super) fn cgroup_of(id: u64, context: &Context<'_>) -> Identity {
+    named(context.resolver.resolve_cgroup(id))
+}
+
+pub(super) fn named(resolution: Resolution) -> Identity {
+    match resolution {
+        Resolution::Ready(who) | Resolution::Waiting(who) => who,
+    }
+}
+
+/// The stack that most samples share; the first of equals.
+fn most_frequent<'a>(samples: &[&'a HolderSample]) -> &'a [u64] {
+    let mut best: (usize, &[u64]) = (0, &[]);
+    for sample in samples {
+        let same = samples.iter().filter(|o| o.stack == sample.stack).count();
+        if same > best.0 && !sample.stack.is_empty() {
+            best = (same, &sample.stack);
+        }
+    }
+    best.1
+}
+
+/// The system call of a stack: from its outermost frames.
+pub(super) fn syscall(stack: &[String]) -> &str {
+    const ENTRIES: [&str; 5] = [
+        "__x64_sys_",
+        "__arm64_sys_",
+        "__ia32_sys_",
+        "__se_sys_",
+        "__do_sys_",
+    ];
+    stack
+        .iter()
+        .rev()
+        .find_map(|frame| ENTRIES.iter().find_map(|entry| frame.strip_prefix(entry)))
+        .unwrap_or("")
+}
