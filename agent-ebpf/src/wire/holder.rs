@@ -45,6 +45,9 @@ wire_struct! {
         /// Start of the current rate window, and samples in it.
         pub window_ns: u64,
         pub in_window: u64,
-        pub reserved: [u64; 2],
+        /// For one look: longest time pending and running, and its vector in the
+        /// lowest four bits.
+        pub pending: u64,
+        pub running: u64,
     }
 }

@@ -26,6 +26,7 @@ mod registry;
 mod setting;
 mod slow_cgroup_read;
 mod softirq_stall;
+mod sums;
 mod workloads;
 
 pub use context::Context;

@@ -25,6 +25,12 @@ pub struct Living {
 }
 
 impl Identifier {
+    /// How many cgroups the hierarchy of the memory controller has.
+    pub fn memory_cgroups(&self) -> u64 {
+        let memory = self.hierarchies.memory_id();
+        lock(&self.tree).living(memory).count() as u64
+    }
+
     /// Every container and pod that is there, in the hierarchy of the memory
     /// controller; those below a container are left out. At most as many as the
     /// tree holds.

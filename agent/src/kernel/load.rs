@@ -20,7 +20,6 @@ use super::{
     object::{open, system_btf},
     plan::{self, PROBES},
     stats::{self, ProgramCost, Stats},
-    symbols::Symbols,
     tables::{Look, Tables},
 };
 use crate::{pipeline::source::Draft, probes::Decoder};
@@ -88,16 +87,13 @@ impl Kernel {
         let reader = RingReader::new(&mut ebpf)?;
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
+        let mut tables = Tables::take(&mut ebpf, facts)?;
         let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
         let statuses = PROBES
             .iter()
             .map(|p| bring_up(&mut attacher, facts, options, p))
-            .collect();
-        let tables = Tables {
-            drop_reasons: facts.drop_reasons.clone(),
-            symbols: Symbols::open(),
-            ..Tables::default()
-        };
+            .collect::<Vec<ProbeStatus>>();
+        tables.keep(&statuses);
         let mut kernel = Self {
             attacher: Arc::new(Mutex::new(attacher)),
             statuses,

@@ -11,11 +11,13 @@ mod load;
 mod log;
 mod object;
 pub mod plan;
+mod questions;
 mod ring;
 mod source;
 mod stats;
 mod symbols;
 mod tables;
+mod work;
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
@@ -24,10 +26,12 @@ use thiserror::Error;
 pub use examine::{FlavourReport, ProbeReport, examine};
 pub use facts::{Facts, VMLINUX_BTF};
 pub use load::Kernel;
+pub use questions::Questions;
 pub use ring::RingReader;
 pub use stats::ProgramCost;
 pub use symbols::Symbols;
 pub use tables::Tables;
+pub use work::WorkTable;
 
 /// What to do with a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,10 +6,16 @@ use std::{
     sync::{Mutex, Weak},
 };
 
+use aya::Ebpf;
+use culprit_proto::v1::ProbeStatus;
+
 use super::{
+    Facts, KernelError,
     attach::Attacher,
     load::{lock, open_walk, run_through},
+    questions::Questions,
     symbols::Symbols,
+    work::WorkTable,
 };
 
 /// What the findings read of the kernel side. Every part is optional: a probe
@@ -18,10 +24,50 @@ use super::{
 pub struct Tables {
     /// Names of `enum skb_drop_reason`; empty before 5.17.
     pub drop_reasons: BTreeMap<u32, String>,
+    /// Reads of cgroup files, direct reclaim, waits for a CPU and DNS lookups by
+    /// workload; None without the probe.
+    pub cgroup_reads: Option<WorkTable>,
+    /// See `cgroup_reads`.
+    pub reclaim: Option<WorkTable>,
+    /// See `cgroup_reads`.
+    pub runq: Option<WorkTable>,
+    /// See `cgroup_reads`.
+    pub dns: Option<WorkTable>,
+    /// Questions without an answer; None without the probe dns.
+    pub questions: Option<Questions>,
     /// Names of kernel addresses.
     pub symbols: Symbols,
     /// Looks at every listener; None without the probe tcp_listen.
     pub look: Option<Look>,
+}
+
+impl Tables {
+    /// Takes every map out of the object.
+    pub(super) fn take(ebpf: &mut Ebpf, facts: &Facts) -> Result<Self, KernelError> {
+        Ok(Self {
+            drop_reasons: facts.drop_reasons.clone(),
+            cgroup_reads: Some(WorkTable::one(ebpf, "READ_WORK")?),
+            reclaim: Some(WorkTable::reclaim(ebpf)?),
+            runq: Some(WorkTable::one(ebpf, "RUNQ_WORK")?),
+            dns: Some(WorkTable::one(ebpf, "DNS_WORK")?),
+            questions: Some(Questions::new(ebpf)?),
+            symbols: Symbols::open(),
+            look: None,
+        })
+    }
+
+    /// Keeps those of probes that run.
+    pub(super) fn keep(&mut self, statuses: &[ProbeStatus]) {
+        let runs = |probe: &str| {
+            let status = statuses.iter().find(|status| status.probe == probe);
+            status.is_some_and(|status| !status.flavour.is_empty())
+        };
+        self.cgroup_reads.take_if(|_| !runs("cgroup_read"));
+        self.reclaim.take_if(|_| !runs("reclaim"));
+        self.runq.take_if(|_| !runs("runq"));
+        self.dns.take_if(|_| !runs("dns"));
+        self.questions.take_if(|_| !runs("dns"));
+    }
 }
 
 /// The walk over every task's open files that tells of listeners under

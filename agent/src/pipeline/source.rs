@@ -110,6 +110,10 @@ pub trait Resolver: Send + Sync + 'static {
     fn cgroup_class(&self, memory_cgroup: u64) -> CgroupClass;
     /// See [`Identifier::cgroup_changed`].
     fn cgroup_changed(&self, change: &CgroupChange);
+    /// See [`Identifier::memory_cgroups`].
+    fn memory_cgroups(&self) -> u64 {
+        0
+    }
     /// See [`Identifier::living`].
     fn living(&self) -> Vec<Living> {
         Vec::new()
@@ -131,6 +135,10 @@ impl Resolver for Identifier {
 
     fn cgroup_changed(&self, change: &CgroupChange) {
         Self::cgroup_changed(self, change);
+    }
+
+    fn memory_cgroups(&self) -> u64 {
+        Self::memory_cgroups(self)
     }
 
     fn living(&self) -> Vec<Living> {

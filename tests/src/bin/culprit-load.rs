@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culprit_tests::load::{connect, icmp, memory, routes, send, serve, start};
+use culprit_tests::load::{cgroups, connect, icmp, memory, routes, send, serve, start};
 
 #[derive(Parser)]
 #[command(about = "Makes network, memory and CPU load whose results are known exactly")]
@@ -32,6 +32,10 @@ enum Load {
     Ping(icmp::Ping),
     /// Keep the softirqs of a CPU off by walking very many routes.
     WalkRoutes(routes::Walk),
+    /// Make many memory cgroups and keep their statistics changing.
+    Churn(cgroups::Churn),
+    /// Read a file again and again.
+    Read(cgroups::Read),
     /// Touch memory until killed.
     Hog(memory::Hog),
     /// Run another load as a child and outlive it.
@@ -58,6 +62,8 @@ fn main() -> Result<()> {
         Load::Storm(options) => connect::storm(options),
         Load::Ping(options) => icmp::ping(options),
         Load::WalkRoutes(options) => routes::walk(options),
+        Load::Churn(options) => cgroups::churn(options),
+        Load::Read(options) => cgroups::read(options),
         Load::Hog(options) => memory::hog(options),
         Load::Init(options) => memory::init(options),
         Load::SendStorm(options) => send::send_storm(options),

@@ -1,5 +1,6 @@
 //! Load generators whose results are known exactly. Each prints what it did as
 //! JSON lines on standard output.
+pub mod cgroups;
 pub mod connect;
 pub mod icmp;
 pub mod memory;

@@ -53,3 +53,19 @@ impl Tools {
         Ok(path)
     }
 }
+
+/// Whether the running kernel is this one or a later one.
+pub fn kernel_at_least(major: u32, minor: u32) -> Result<bool> {
+    let path = "/proc/sys/kernel/osrelease";
+    let release = std::fs::read_to_string(path).context(path)?;
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    let mut next = || {
+        numbers
+            .next()
+            .and_then(Result::ok)
+            .with_context(|| format!("{path}: {release:?}"))
+    };
+    Ok((next()?, next()?) >= (major, minor))
+}

@@ -107,13 +107,17 @@ impl Plan {
         for (lane, (flag, given, default)) in spool.lanes.iter_mut().zip(spools) {
             lane.max_bytes = size(flag, given, default, MIN_SPOOL)? as u64;
         }
-        let kernel = kernel_options(&settings)?;
+        let mut kernel = kernel_options(&settings)?;
         let identity = identity_config(&settings);
         let chosen = settings.finding.iter();
         let findings = findings::Options::parse(
             chosen.map(|choice| (choice.name.as_str(), choice.value.as_str())),
         )
         .map_err(anyhow::Error::msg)?;
+        if let Some(threshold) = findings.threshold("slow_cgroup_read") {
+            // Reads that are a part of the trouble, not each of them.
+            kernel.read_floor = threshold.time() / 5;
+        }
         Ok(Self {
             settings,
             node,
