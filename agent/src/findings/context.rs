@@ -9,6 +9,7 @@ use culprit_proto::v1::{Finding, Identity, ProbeStatus};
 use super::Readings;
 use super::desk::{Desk, Told};
 use super::engine::Output;
+use super::reclaimed::Reclaimed;
 use crate::kernel::Tables;
 use crate::pipeline::source::Resolver;
 
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub readings: &'a mut Readings,
     /// Maps of the kernel side.
     pub tables: &'a mut Tables,
+    /// Direct reclaim of the last seconds.
+    pub(super) reclaimed: &'a Reclaimed,
     /// Where the host's procfs is.
     pub proc_root: &'a Path,
     /// Where the host's cgroup file systems are.

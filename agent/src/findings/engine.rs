@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::desk::Desk;
 use super::input::Input;
+use super::reclaimed::Reclaimed;
 use super::{Context, Inlet, Options, ROWS, Readings, Watcher, Workloads};
 use crate::journal::Journal;
 use crate::kernel::Tables;
@@ -125,6 +126,7 @@ struct Work {
     /// The statistics that were told last, by workload.
     told: BTreeMap<u64, WorkloadStats>,
     workloads_left_out: u64,
+    reclaimed: Reclaimed,
 }
 
 impl Work {
@@ -154,6 +156,7 @@ impl Work {
             statuses,
             told: BTreeMap::new(),
             workloads_left_out: 0,
+            reclaimed: Reclaimed::default(),
         }
     }
 
@@ -172,6 +175,7 @@ impl Work {
             let now = Instant::now();
             if now >= next_tick {
                 self.statuses = self.parts.ledger.statuses();
+                self.poll(now);
                 self.each(|one, context| one.tick(context));
                 self.due(now, false);
                 self.publish();
@@ -182,11 +186,17 @@ impl Work {
                 next_stats = Instant::now() + self.parts.stats;
             }
         }
+        self.poll(Instant::now());
         self.each(|one, context| one.tick(context));
         self.each(|one, context| one.finish(context));
         self.due(Instant::now(), true);
         self.statistics();
         self.publish();
+    }
+
+    fn poll(&mut self, now: Instant) {
+        let resolver = &*self.parts.resolver;
+        self.reclaimed.poll(&mut self.parts.tables, resolver, now);
     }
 
     fn each(&mut self, mut call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) {
@@ -195,6 +205,7 @@ impl Work {
             resolver: &*self.parts.resolver,
             readings: &mut self.readings,
             tables: &mut self.parts.tables,
+            reclaimed: &self.reclaimed,
             proc_root: &self.parts.proc_root,
             cgroup_root: &self.parts.cgroup_root,
             statuses: &self.statuses,

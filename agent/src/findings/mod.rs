@@ -22,6 +22,7 @@ mod limit_drift;
 mod oom_autopsy;
 mod readings;
 mod reclaim_stall;
+mod reclaimed;
 mod registry;
 mod setting;
 mod slow_cgroup_read;

@@ -10,6 +10,7 @@ use culprit_proto::v1::Histogram;
 use super::Context;
 use crate::identity::CgroupClass;
 use crate::kernel::WorkTable;
+use crate::pipeline::source::Resolver;
 
 /// Rows from which those of cgroups that are gone give up their place, well
 /// before the kernel's table is full.
@@ -87,16 +88,16 @@ impl Sums {
     }
 
     /// Rows of cgroups that are gone, once there are many: to be removed.
-    pub(super) fn gone(&mut self, context: &Context<'_>) -> Vec<u64> {
+    pub(super) fn gone(&mut self, resolver: &dyn Resolver, now: Instant) -> Vec<u64> {
         if self.rows.len() < CROWDED {
             return Vec::new();
         }
         let gone: Vec<u64> = self
             .rows
             .iter()
-            .filter(|(_, row)| row.changed + KEEP < context.now)
+            .filter(|(_, row)| row.changed + KEEP < now)
             .map(|(id, _)| *id)
-            .filter(|id| context.resolver.cgroup_class(*id) == CgroupClass::Unknown)
+            .filter(|id| resolver.cgroup_class(*id) == CgroupClass::Unknown)
             .collect();
         for id in &gone {
             self.rows.remove(id);
@@ -123,7 +124,7 @@ pub(super) fn poll(
         return Vec::new();
     };
     let deltas = sums.poll(rows, context.now);
-    for id in sums.gone(context) {
+    for id in sums.gone(context.resolver, context.now) {
         if let Some(table) = table(context.tables) {
             table.remove(id);
         }

@@ -16,14 +16,21 @@ use super::tools::Tools;
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 32 * MIB;
-const POD_UID: &str = "7c1f5a1e-0000-4000-8000-0123456789ab";
-const FIRST: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
-const SECOND: &str = "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2";
+pub(super) const POD_UID: &str = "7c1f5a1e-0000-4000-8000-0123456789ab";
+pub(super) const FIRST: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
+pub(super) const SECOND: &str = "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2";
 
 /// Cgroups that outlive the resolution of the events; removed from the last to
 /// the first, because later ones may be below earlier ones.
 #[derive(Default)]
 pub struct Kept(Vec<Cgroup>);
+
+impl Kept {
+    /// Keeps one more.
+    pub fn keep(&mut self, cgroup: Cgroup) {
+        self.0.push(cgroup);
+    }
+}
 
 impl Drop for Kept {
     fn drop(&mut self) {
@@ -135,7 +142,7 @@ fn init_itself(tools: &Tools, memory: &Memory, keep: &mut Kept) -> Result<Expect
 }
 
 /// The pod's limit is reached by one container, another one's process dies.
-fn other_trigger(tools: &Tools, memory: &Memory, keep: &mut Kept) -> Result<Expect> {
+pub(super) fn other_trigger(tools: &Tools, memory: &Memory, keep: &mut Kept) -> Result<Expect> {
     let pod_path = format!("/kubepods/burstable/pod{POD_UID}");
     let (first, second) = (
         format!("{pod_path}/{FIRST}"),

@@ -112,10 +112,10 @@ fn held(
                 ensure!(caveats.to_string().contains("sched_switch"), "{event}");
                 return Ok(format!("{flavour} says that it has none"));
             }
-            let detail = detail("holders/0/stack");
-            let stack = event.pointer(&detail).context("no stack")?.to_string();
+            let holder = holder(event, pid)?;
+            let stack = holder.get("stack").context("no stack")?.to_string();
             ensure!(stack.contains("fib6_"), "{stack}");
-            is_text(event, &self::detail("holders/0/syscall"), "sendto")?;
+            is_text(holder, "/syscall", "sendto")?;
             Ok(stack)
         }),
         expect("a ping waited for it", move |events| {
@@ -134,12 +134,22 @@ fn detail(field: &str) -> String {
     format!("/finding/detail/{NAME}/{field}")
 }
 
+/// This process among the holders.
+fn holder(event: &Value, pid: u32) -> Result<&Value> {
+    let holders = event.pointer(&detail("holders")).and_then(Value::as_array);
+    holders
+        .into_iter()
+        .flatten()
+        .find(|one| is_process(one, "/who/process", pid, COMM).is_ok())
+        .with_context(|| format!("it holds nothing: {event}"))
+}
+
 /// The finding that names this process.
 fn of(events: &[Value], pid: u32) -> Result<&Value> {
     let all = found(events, NAME);
     let last: Vec<String> = all.iter().rev().take(2).map(ToString::to_string).collect();
     all.into_iter()
-        .find(|event| is_process(event, "/who/process", pid, COMM).is_ok())
+        .find(|event| holder(event, pid).is_ok())
         .with_context(|| format!("no {NAME} names it; the last: {last:?}"))
 }
 
@@ -150,9 +160,10 @@ fn named(pid: u32, cpu: u64) -> Expect {
         is_party(event, "holder", pid)?;
         let wait = number(event, &detail("wait_ns"))?;
         ensure!(wait >= SPEAKS_MS * 1_000_000, "{event}");
-        let share = event.pointer(&detail("holders/0/percent"));
+        let share = holder(event, pid)?.get("percent");
         let share = share.and_then(Value::as_f64).unwrap_or_default();
-        ensure!(share >= 50.0, "{share}% in {event}");
+        // The way up walks too, in a kernel thread, and some kernels walk as long.
+        ensure!(share >= 25.0, "{share}% in {event}");
         evidence_is_printed(events, event)?;
         Ok(text(event, "/finding/summary").to_owned())
     })
