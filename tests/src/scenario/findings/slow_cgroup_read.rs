@@ -22,6 +22,11 @@ const SPEAKS: &str = "1ms";
 pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
     let memory = Memory::find()?;
     let cgroup = Cgroup::new(&memory, "/culprit-stat")?;
+    if memory.v2 {
+        // Else those below have no statistics of their own.
+        let control = cgroup.directory.join("cgroup.subtree_control");
+        std::fs::write(&control, "+memory").with_context(|| control.display().to_string())?;
+    }
     let home = Cgroup::new(&memory, "/culprit-home")?;
     let stat = cgroup.directory.join("memory.stat").display().to_string();
     let cpu = (std::thread::available_parallelism()?.get() - 1).to_string();
