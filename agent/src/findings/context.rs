@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use culprit_proto::v1::{Finding, Identity, ProbeStatus};
+use culprit_proto::v1::event::Kind;
+use culprit_proto::v1::{Event, Evidence, Finding, Identity, ProbeStatus, WorkloadStats};
 
 use super::Readings;
 use super::desk::{Desk, Told};
@@ -48,6 +49,16 @@ impl Context<'_> {
         }
     }
 
+    /// What a probe cannot see here, a sentence each; why it does not run.
+    #[must_use]
+    pub fn limits(&self, name: &str) -> Vec<String> {
+        match self.statuses.iter().find(|status| status.probe == name) {
+            Some(status) if !status.flavour.is_empty() => status.limits.clone(),
+            Some(status) => vec![format!("{name} does not run: {}", status.reason)],
+            None => Vec::new(),
+        }
+    }
+
     /// Tells of a trouble. The same `name` and `key` again within a minute is
     /// counted and told later. `finding.name` is set here; `who` did it or
     /// suffers; `cpu` is where, 0 if nowhere in particular.
@@ -61,7 +72,23 @@ impl Context<'_> {
     ) {
         let told = Told { finding, who, cpu };
         if let Some(event) = self.desk.take(name, key, told, self.now) {
-            self.output.append(event);
+            self.output.append(&event);
         }
+    }
+
+    /// Puts an event of a finding's own into the journal: what it has seen that no
+    /// probe tells. Gives the reference for `evidence`.
+    pub fn append(&mut self, event: &Event) -> Option<Evidence> {
+        self.output.append(event)
+    }
+
+    /// The statistics of one workload as they are now, as evidence.
+    pub fn append_stats(&mut self, who: &Identity, stats: WorkloadStats) -> Option<Evidence> {
+        self.append(&Event {
+            time: culprit_proto::time::now(),
+            cpu: 0,
+            who: Some(who.clone()),
+            kind: Some(Kind::WorkloadStats(stats)),
+        })
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
-    Event, FindingCount, FindingsStatus, ProbeStatus, WorkloadStats, event::Kind,
+    Event, Evidence, FindingCount, FindingsStatus, ProbeStatus, WorkloadStats, event::Kind,
 };
 use prost::Message as _;
 
@@ -53,12 +53,16 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn append(&self, event: Event) {
-        if let Some(kind) = EventKind::of(&event) {
-            self.ledger.add_made(kind.lane());
-            self.journal
-                .append(kind, event.time, event.encode_to_vec().into());
-        }
+    /// The reference to the event; None for one of no kind.
+    pub(super) fn append(&self, event: &Event) -> Option<Evidence> {
+        let kind = EventKind::of(event)?;
+        self.ledger.add_made(kind.lane());
+        let bytes = event.encode_to_vec().into();
+        Some(Evidence {
+            lane: kind.lane().into(),
+            seq: self.journal.append(kind, event.time, bytes),
+            kind: kind.name().to_owned(),
+        })
     }
 }
 
@@ -219,7 +223,7 @@ impl Work {
 
     fn due(&mut self, now: Instant, all: bool) {
         for event in self.desk.due(now, all) {
-            self.output.append(event);
+            self.output.append(&event);
         }
     }
 
@@ -238,7 +242,7 @@ impl Work {
                 crate::identity::Resolution::Ready(who)
                 | crate::identity::Resolution::Waiting(who) => who,
             };
-            self.output.append(Event {
+            self.output.append(&Event {
                 time: culprit_proto::time::now(),
                 cpu: 0,
                 who: Some(who),

@@ -20,6 +20,7 @@ mod engine;
 mod input;
 mod limit_drift;
 mod oom_autopsy;
+mod place;
 mod readings;
 mod reclaim_stall;
 mod reclaimed;
@@ -28,6 +29,7 @@ mod setting;
 mod slow_cgroup_read;
 mod softirq_stall;
 mod sums;
+mod window;
 mod workloads;
 
 pub use context::Context;

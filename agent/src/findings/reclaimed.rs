@@ -25,7 +25,7 @@ pub(super) const HIGH: usize = 2;
 
 /// What was reclaimed by whom.
 #[derive(Debug, Default)]
-pub struct Reclaimed {
+pub(super) struct Reclaimed {
     sums: Sums,
     /// Newest last.
     history: VecDeque<(Instant, Vec<Delta>)>,

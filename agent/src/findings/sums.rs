@@ -28,7 +28,6 @@ struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     rows: BTreeMap<u64, Row>,
-    began: Option<Instant>,
 }
 
 /// What a workload did between two polls.
@@ -54,10 +53,8 @@ fn since(now: &Work, before: Option<&Work>) -> Work {
 }
 
 impl Sums {
-    /// Reads the table; gives what changed, nothing the first time.
+    /// Takes the table's rows, which begin with the agent; gives what changed.
     pub(super) fn poll(&mut self, rows: Vec<(u64, Vec<Work>)>, now: Instant) -> Vec<Delta> {
-        let first = self.began.is_none();
-        self.began.get_or_insert(now);
         let mut deltas = Vec::new();
         for (workload, works) in rows {
             let before = self.rows.get(&workload);
@@ -65,17 +62,15 @@ impl Sums {
             if !changed {
                 continue;
             }
-            if !first {
-                let delta = works
-                    .iter()
-                    .enumerate()
-                    .map(|(at, work)| since(work, before.and_then(|row| row.works.get(at))))
-                    .collect();
-                deltas.push(Delta {
-                    workload,
-                    works: delta,
-                });
-            }
+            let delta = works
+                .iter()
+                .enumerate()
+                .map(|(at, work)| since(work, before.and_then(|row| row.works.get(at))))
+                .collect();
+            deltas.push(Delta {
+                workload,
+                works: delta,
+            });
             self.rows.insert(
                 workload,
                 Row {
@@ -170,7 +165,7 @@ mod tests {
     fn a_poll_gives_what_came_since_the_one_before() {
         let now = Instant::now();
         let mut sums = Sums::default();
-        assert!(sums.poll(vec![(7, vec![work(3, 2, 20)])], now).is_empty());
+        assert_eq!(sums.poll(vec![(7, vec![work(3, 2, 20)])], now).len(), 1);
         let rows = vec![(7, vec![work(3, 5, 60)]), (8, vec![work(4, 1, 9)])];
         let deltas = sums.poll(rows.clone(), now);
         assert_eq!(deltas.len(), 2);

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culprit_tests::load::{cgroups, connect, icmp, memory, routes, send, serve, start};
+use culprit_tests::load::{cgroups, connect, icmp, memory, routes, send, serve, spin, start};
 
 #[derive(Parser)]
 #[command(about = "Makes network, memory and CPU load whose results are known exactly")]
@@ -36,6 +36,10 @@ enum Load {
     Churn(cgroups::Churn),
     /// Read a file again and again.
     Read(cgroups::Read),
+    /// Run threads.
+    Spin(spin::Spin),
+    /// Write and read a file through the page cache.
+    Fill(spin::Fill),
     /// Touch memory until killed.
     Hog(memory::Hog),
     /// Run another load as a child and outlive it.
@@ -64,6 +68,8 @@ fn main() -> Result<()> {
         Load::WalkRoutes(options) => routes::walk(options),
         Load::Churn(options) => cgroups::churn(options),
         Load::Read(options) => cgroups::read(options),
+        Load::Spin(options) => spin::spin(options),
+        Load::Fill(options) => spin::fill(options),
         Load::Hog(options) => memory::hog(options),
         Load::Init(options) => memory::init(options),
         Load::SendStorm(options) => send::send_storm(options),

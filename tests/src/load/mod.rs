@@ -7,4 +7,5 @@ pub mod memory;
 pub mod routes;
 pub mod send;
 pub mod serve;
+pub mod spin;
 pub mod start;

@@ -2,9 +2,8 @@
 
 use culprit_proto::v1::oom_autopsy_detail::Aftermath;
 
-use super::super::Context;
+use super::super::{Context, place};
 use super::Case;
-use super::snapshot::memory_root;
 
 /// Whether the victim's container goes on: looked at a while after the kill.
 pub(super) fn of(case: &Case, context: &mut Context<'_>) -> Aftermath {
@@ -23,11 +22,9 @@ pub(super) fn of(case: &Case, context: &mut Context<'_>) -> Aftermath {
     if !container {
         return Aftermath::NoContainer;
     }
-    let Some(cgroup) = &case.who.cgroup else {
+    let Some(path) = place::directory(&case.who, context) else {
         return Aftermath::Unknown;
     };
-    let (root, _) = memory_root(context.cgroup_root);
-    let path = root.join(cgroup.path.trim_start_matches('/'));
     match context
         .readings
         .file("cgroup.procs", &path.join("cgroup.procs"))

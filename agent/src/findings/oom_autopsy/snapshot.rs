@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use culprit_proto::v1::{MemorySplit, OomKill, oom_kill::Scope};
 
-use super::super::Context;
+use super::super::{Context, place};
 use super::stat;
 use crate::identity::Resolution;
 
@@ -44,22 +44,10 @@ pub(super) struct Snapshot {
     pub(super) caveats: Vec<String>,
 }
 
-/// The directory of the memory controller's hierarchy, and whether it is v1's.
-pub(super) fn memory_root(cgroup_root: &Path) -> (PathBuf, bool) {
-    let v1 = cgroup_root.join("memory");
-    if v1.join("memory.stat").exists() {
-        (v1, true)
-    } else {
-        (cgroup_root.to_owned(), false)
-    }
-}
-
 /// The directory of a cgroup of the memory hierarchy.
 pub(super) fn directory(id: u64, context: &Context<'_>) -> Option<PathBuf> {
     let (Resolution::Ready(who) | Resolution::Waiting(who)) = context.resolver.resolve_cgroup(id);
-    let path = who.cgroup?.path;
-    let (root, _) = memory_root(context.cgroup_root);
-    Some(root.join(path.trim_start_matches('/')))
+    place::directory(&who, context)
 }
 
 /// Reads what is left to read.
@@ -70,7 +58,7 @@ pub(super) fn take(
     context: &mut Context<'_>,
 ) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let (_, v1) = memory_root(context.cgroup_root);
+    let (_, v1) = place::memory_root(context.cgroup_root);
     if kill.scope() == Scope::Node {
         node(&mut snapshot, context);
         return snapshot;
