@@ -1,6 +1,6 @@
 //! Events as readable lines, and strings made harmless for a terminal.
 
-mod dns;
+pub mod dns;
 mod escape;
 mod finding;
 mod listen;

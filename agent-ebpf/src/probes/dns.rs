@@ -4,6 +4,10 @@
 //!
 //! A question is counted where its own socket still is with the packet, so once,
 //! whatever bridges it passes. Packet bytes are no BTF type: probe reads.
+//!
+//! What a TCP segment carries is in pages of its own, mostly, which cannot be
+//! read: there the first data that leaves is the question and the first that
+//! comes back the answer, without name and code.
 
 use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel, generated},
@@ -70,6 +74,8 @@ struct Dns {
     message: u64,
     /// Its bytes in this packet.
     length: u64,
+    /// They can be read.
+    readable: bool,
 }
 
 /// Looks at a packet; quick to say no.
@@ -134,6 +140,7 @@ fn parse<M: Mem>(skb: Ptr) -> Option<Dns> {
         family,
         message: transport + skip,
         length: total - skip,
+        readable: load!(M, skb, skb_data_len: u32) == 0,
     })
 }
 
@@ -149,6 +156,22 @@ fn key(client: [u64; 2], port: u16, id: u16, protocol: u8) -> DnsKey {
     }
 }
 
+/// QR, in the first four bytes of a message.
+const ANSWER: u32 = 0x0080_0000;
+
+/// Number and flags of a message; 0 where a TCP segment cannot be read. None: no
+/// DNS that is known of.
+#[inline(always)]
+fn flags(dns: &Dns) -> Option<u32> {
+    if dns.readable {
+        packet::<u32>(dns.message)
+    } else if dns.protocol == TCP {
+        Some(0)
+    } else {
+        None
+    }
+}
+
 /// A packet leaves.
 #[inline(always)]
 fn out<M: Mem>(skb: Ptr) {
@@ -160,11 +183,8 @@ fn out<M: Mem>(skb: Ptr) {
     if dns.destination_port != 53 {
         return;
     }
-    let Some(flags) = packet::<u32>(dns.message) else {
-        return;
-    };
-    // QR: an answer.
-    if flags & 0x0080_0000 != 0 {
+    let Some(flags) = flags(&dns) else { return };
+    if flags & ANSWER != 0 {
         return;
     }
     let key = key(dns.source, dns.source_port, flags as u16, dns.protocol);
@@ -204,7 +224,7 @@ fn out<M: Mem>(skb: Ptr) {
         };
         // Zero bytes is not what the verifier takes.
         let bytes = (bytes & 0x7f) as u32;
-        if bytes > 0 && bytes <= QUESTION as u32 {
+        if dns.readable && bytes > 0 && bytes <= QUESTION as u32 {
             (*row).question_bytes = bytes as u16;
             let done = generated::bpf_probe_read_kernel(
                 (&raw mut (*row).question).cast(),
@@ -225,10 +245,11 @@ fn arrived<M: Mem>(skb: Ptr) {
     if dns.source_port != 53 {
         return;
     }
-    let Some(flags) = packet::<u32>(dns.message) else {
-        return;
-    };
-    if flags & 0x0080_0000 == 0 {
+    let Some(mut flags) = flags(&dns) else { return };
+    if !dns.readable {
+        flags |= ANSWER;
+    }
+    if flags & ANSWER == 0 {
         return;
     }
     let id = flags as u16;

@@ -130,6 +130,7 @@ kernel_fields! {
     css_flags = "cgroup_subsys_state.flags";
     task_run_delay = "task_struct.sched_info.run_delay", for runq;
     skb_sk = "sk_buff.sk", for dns;
+    skb_data_len = "sk_buff.data_len", for dns;
     skb_head = "sk_buff.head", for skb_drop;
     skb_data = "sk_buff.data";
     skb_network_header = "sk_buff.network_header", for skb_drop;

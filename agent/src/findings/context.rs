@@ -7,10 +7,11 @@ use std::time::Instant;
 use culprit_proto::v1::event::Kind;
 use culprit_proto::v1::{Event, Evidence, Finding, Identity, ProbeStatus, WorkloadStats};
 
-use super::Readings;
+use super::conntrack::Conntrack;
 use super::desk::{Desk, Told};
 use super::engine::Output;
 use super::reclaimed::Reclaimed;
+use super::{Readings, Seen};
 use crate::kernel::Tables;
 use crate::pipeline::source::Resolver;
 
@@ -26,13 +27,18 @@ pub struct Context<'a> {
     pub tables: &'a mut Tables,
     /// Direct reclaim of the last seconds.
     pub(super) reclaimed: &'a Reclaimed,
+    /// Connection tracking of the last minute.
+    pub(super) conntrack: &'a Conntrack,
     /// Where the host's procfs is.
     pub proc_root: &'a Path,
     /// Where the host's cgroup file systems are.
     pub cgroup_root: &'a Path,
+    pub(super) host_netns: u32,
     pub(super) statuses: &'a [ProbeStatus],
     pub(super) desk: &'a mut Desk,
     pub(super) output: &'a Arc<Output>,
+    /// Events of the findings' own, for all of them to see.
+    pub(super) appended: &'a mut Vec<Seen>,
 }
 
 impl Context<'_> {
@@ -79,7 +85,21 @@ impl Context<'_> {
     /// Puts an event of a finding's own into the journal: what it has seen that no
     /// probe tells. Gives the reference for `evidence`.
     pub fn append(&mut self, event: &Event) -> Option<Evidence> {
-        self.output.append(event)
+        let evidence = self.output.append(event)?;
+        if super::wants(event) {
+            self.appended.push(Seen {
+                event: event.clone(),
+                lane: evidence.lane(),
+                seq: evidence.seq,
+            });
+        }
+        Some(evidence)
+    }
+
+    /// Inode number of the host's network namespace; 0 when it is not known.
+    #[must_use]
+    pub fn host_netns(&self) -> u32 {
+        self.host_netns
     }
 
     /// The statistics of one workload as they are now, as evidence.

@@ -1,6 +1,7 @@
 //! The thread on which findings are found.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +14,11 @@ use culprit_proto::v1::{
 };
 use prost::Message as _;
 
+use super::conntrack::Conntrack;
 use super::desk::Desk;
 use super::input::Input;
 use super::reclaimed::Reclaimed;
-use super::{Context, Inlet, Options, ROWS, Readings, Watcher, Workloads};
+use super::{Context, Inlet, Options, ROWS, Readings, Seen, Watcher, Workloads};
 use crate::journal::Journal;
 use crate::kernel::Tables;
 use crate::pipeline::ledger::Ledger;
@@ -131,6 +133,10 @@ struct Work {
     told: BTreeMap<u64, WorkloadStats>,
     workloads_left_out: u64,
     reclaimed: Reclaimed,
+    conntrack: Conntrack,
+    /// A finding is on that looks at it.
+    wants_conntrack: bool,
+    host_netns: u32,
 }
 
 impl Work {
@@ -149,6 +155,12 @@ impl Work {
             ledger: Arc::clone(&parts.ledger),
         });
         let statuses = parts.ledger.statuses();
+        let on = |name| parts.options.threshold(name).is_some();
+        let wants_conntrack = on("conntrack_trouble") || on("dns_trouble");
+        let host_netns = std::fs::metadata(parts.proc_root.join("1/ns/net"))
+            .ok()
+            .and_then(|file| u32::try_from(file.ino()).ok())
+            .unwrap_or(0);
         Self {
             watchers,
             parts,
@@ -161,10 +173,15 @@ impl Work {
             told: BTreeMap::new(),
             workloads_left_out: 0,
             reclaimed: Reclaimed::default(),
+            conntrack: Conntrack::default(),
+            wants_conntrack,
+            host_netns,
         }
     }
 
     fn run(&mut self, inputs: &Receiver<Input>) {
+        // What the counters are now is what later ones are held against.
+        self.poll(Instant::now());
         let mut next_tick = Instant::now() + TICK;
         let mut next_stats = Instant::now() + self.parts.stats;
         loop {
@@ -201,15 +218,33 @@ impl Work {
     fn poll(&mut self, now: Instant) {
         let resolver = &*self.parts.resolver;
         self.reclaimed.poll(&mut self.parts.tables, resolver, now);
+        if self.wants_conntrack {
+            let proc_root = &self.parts.proc_root;
+            self.conntrack
+                .poll(&mut self.readings, resolver, proc_root, now);
+        }
     }
 
-    fn each(&mut self, mut call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) {
+    fn each(&mut self, call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) {
+        let appended = self.call_each(call);
+        // Events of the findings' own are seen like all others. Nobody appends
+        // another for them.
+        for seen in appended {
+            self.call_each(|one, context| one.seen(&seen, context));
+        }
+    }
+
+    fn call_each(&mut self, mut call: impl FnMut(&mut dyn Watcher, &mut Context<'_>)) -> Vec<Seen> {
+        let mut appended = Vec::new();
         let mut context = Context {
             now: Instant::now(),
             resolver: &*self.parts.resolver,
             readings: &mut self.readings,
             tables: &mut self.parts.tables,
             reclaimed: &self.reclaimed,
+            conntrack: &self.conntrack,
+            host_netns: self.host_netns,
+            appended: &mut appended,
             proc_root: &self.parts.proc_root,
             cgroup_root: &self.parts.cgroup_root,
             statuses: &self.statuses,
@@ -219,6 +254,7 @@ impl Work {
         for watcher in &mut self.watchers {
             call(&mut **watcher, &mut context);
         }
+        appended
     }
 
     fn due(&mut self, now: Instant, all: bool) {

@@ -11,6 +11,7 @@
 
 mod accept_queue_full;
 mod connect_trouble;
+mod conntrack;
 mod conntrack_trouble;
 mod context;
 mod cpu_starved;

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culprit_tests::load::{cgroups, connect, icmp, memory, routes, send, serve, spin, start};
+use culprit_tests::load::{cgroups, connect, dns, icmp, memory, routes, send, serve, spin, start};
 
 #[derive(Parser)]
 #[command(about = "Makes network, memory and CPU load whose results are known exactly")]
@@ -40,6 +40,12 @@ enum Load {
     Spin(spin::Spin),
     /// Write and read a file through the page cache.
     Fill(spin::Fill),
+    /// Answer DNS queries as their names ask for.
+    DnsServe(dns::Serve),
+    /// Ask for a name.
+    DnsAsk(dns::Ask),
+    /// Send to many ports.
+    Flows(dns::Flows),
     /// Touch memory until killed.
     Hog(memory::Hog),
     /// Run another load as a child and outlive it.
@@ -70,6 +76,9 @@ fn main() -> Result<()> {
         Load::Read(options) => cgroups::read(options),
         Load::Spin(options) => spin::spin(options),
         Load::Fill(options) => spin::fill(options),
+        Load::DnsServe(options) => dns::serve(options),
+        Load::DnsAsk(options) => dns::ask(options),
+        Load::Flows(options) => dns::flows(options),
         Load::Hog(options) => memory::hog(options),
         Load::Init(options) => memory::init(options),
         Load::SendStorm(options) => send::send_storm(options),

@@ -2,6 +2,7 @@
 //! JSON lines on standard output.
 pub mod cgroups;
 pub mod connect;
+pub mod dns;
 pub mod icmp;
 pub mod memory;
 pub mod routes;

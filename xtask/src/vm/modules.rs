@@ -9,7 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the scenarios need beyond the image; a kernel that has one built in has no file for it.
-const WANTED: &[&str] = &["veth", "dummy", "nf_conntrack", "sch_netem"];
+const WANTED: &[&str] = &[
+    "veth",
+    "dummy",
+    "nf_conntrack",
+    "nf_tables",
+    "nft_ct",
+    "sch_netem",
+];
 
 /// A module with its decompressed content.
 pub(crate) struct Module {

@@ -1,6 +1,7 @@
 //! The limit owner's cgroup as it was when the kill's record arrived.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resident {
     pub(super) pid: u32,
+    /// kernfs id of the memory cgroup in which it was found; 0 for NODE.
+    pub(super) memory_cgroup: u64,
     pub(super) comm: String,
     pub(super) rss_bytes: u64,
     pub(super) oom_score_adj: i32,
@@ -194,7 +197,7 @@ fn node(snapshot: &mut Snapshot, context: &mut Context<'_>) {
         for entry in std::fs::read_dir(&proc_root)?.flatten() {
             let name = entry.file_name();
             let pid: Option<u32> = name.to_str().and_then(|name| name.parse().ok());
-            found.pids.extend(pid);
+            found.pids.extend(pid.map(|pid| (pid, 0)));
             found.cut |= found.pids.len() > MAX_PROCESSES;
             if found.cut {
                 break;
@@ -206,7 +209,8 @@ fn node(snapshot: &mut Snapshot, context: &mut Context<'_>) {
 
 #[derive(Default)]
 struct Found {
-    pids: Vec<u32>,
+    /// With the inode number of the directory, which is the cgroup's id.
+    pids: Vec<(u32, u64)>,
     directories: usize,
     cut: bool,
 }
@@ -222,9 +226,9 @@ fn below(directory: &Path, found: &mut Found, deadline: Instant) {
         return;
     }
     let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    found
-        .pids
-        .extend(text.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+    let id = std::fs::metadata(directory).map_or(0, |file| file.ino());
+    let pids = text.lines().filter_map(|pid| pid.parse::<u32>().ok());
+    found.pids.extend(pids.map(|pid| (pid, id)));
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -235,13 +239,13 @@ fn below(directory: &Path, found: &mut Found, deadline: Instant) {
     }
 }
 
-/// `rss pid adj comm` lines, the largest first; a last line "cut" when not all
+/// `rss pid cgroup adj comm` lines, the largest first; a last line "cut" when not all
 /// were looked at.
 fn residents(proc_root: &Path, found: Found, deadline: Instant) -> io::Result<Vec<u8>> {
     let page = rustix::param::page_size() as u64;
     let mut cut = found.cut;
-    let mut all: Vec<(u64, u32)> = Vec::new();
-    for pid in found.pids {
+    let mut all: Vec<(u64, u32, u64)> = Vec::new();
+    for (pid, cgroup) in found.pids {
         if Instant::now() > deadline {
             cut = true;
             break;
@@ -252,12 +256,12 @@ fn residents(proc_root: &Path, found: Found, deadline: Instant) -> io::Result<Ve
             .ok()
             .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
         if let Some(pages) = pages.filter(|pages| *pages > 0) {
-            all.push((pages.saturating_mul(page), pid));
+            all.push((pages.saturating_mul(page), pid, cgroup));
         }
     }
     all.sort_unstable_by(|a, b| b.cmp(a));
     let mut lines = Vec::new();
-    for (rss, pid) in all.into_iter().take(TOP) {
+    for (rss, pid, cgroup) in all.into_iter().take(TOP) {
         let of =
             |file: &str| std::fs::read(proc_root.join(format!("{pid}/{file}"))).unwrap_or_default();
         let adj = String::from_utf8_lossy(&of("oom_score_adj"))
@@ -266,7 +270,7 @@ fn residents(proc_root: &Path, found: Found, deadline: Instant) -> io::Result<Ve
         let comm = String::from_utf8_lossy(&of("comm"))
             .trim_end_matches('\n')
             .replace('\n', " ");
-        lines.extend_from_slice(format!("{rss} {pid} {adj} {comm}\n").as_bytes());
+        lines.extend_from_slice(format!("{rss} {pid} {cgroup} {adj} {comm}\n").as_bytes());
     }
     if cut {
         lines.extend_from_slice(b"cut\n");
@@ -302,10 +306,11 @@ fn processes(
 }
 
 fn resident(line: &str) -> Option<Resident> {
-    let mut words = line.splitn(4, ' ');
+    let mut words = line.splitn(5, ' ');
     Some(Resident {
         rss_bytes: words.next()?.parse().ok()?,
         pid: words.next()?.parse().ok()?,
+        memory_cgroup: words.next()?.parse().ok()?,
         oom_score_adj: words.next()?.parse().unwrap_or(0),
         comm: words.next()?.to_owned(),
     })
@@ -317,7 +322,8 @@ mod tests {
 
     #[test]
     fn a_process_is_read_back_whatever_its_name() {
-        let one = resident("4096 7 -997 a b\tc").map(|one| (one.pid, one.oom_score_adj, one.comm));
+        let one =
+            resident("4096 7 99 -997 a b\tc").map(|one| (one.pid, one.oom_score_adj, one.comm));
         assert_eq!(one, Some((7, -997, "a b\tc".to_owned())));
         assert_eq!(resident("cut"), None);
     }

@@ -12,7 +12,7 @@ use super::super::Context;
 use super::mend::mend;
 use super::snapshot::{Resident, Snapshot};
 use super::{Case, NAME, owner, stat};
-use crate::identity::{Actor, Resolution};
+use crate::identity::Resolution;
 
 pub(super) fn report(case: &Case, aftermath: &Aftermath, context: &mut Context<'_>) {
     let snapshot = case.snapshot.as_ref();
@@ -89,18 +89,17 @@ fn detail(
 
 /// A process that was read from /proc; where it belongs is looked up now.
 fn named(one: &Resident, context: &Context<'_>) -> ResidentProcess {
-    let actor = Actor {
-        pid: one.pid,
-        tid: one.pid,
-        ..Actor::default()
-    };
-    let (Resolution::Ready(mut who) | Resolution::Waiting(mut who)) =
-        context.resolver.resolve(&actor);
+    let mut who = Identity::default();
+    if one.memory_cgroup != 0 {
+        let (Resolution::Ready(found) | Resolution::Waiting(found)) =
+            context.resolver.resolve_cgroup(one.memory_cgroup);
+        who = found;
+    }
     who.process = Some(Process {
         pid: one.pid,
         tid: one.pid,
         comm: one.comm.clone(),
-        ..who.process.unwrap_or_default()
+        ..Process::default()
     });
     ResidentProcess {
         who: Some(who),

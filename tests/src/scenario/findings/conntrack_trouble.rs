@@ -1,10 +1,137 @@
-//! conntrack_trouble: not written yet.
+//! A connection tracking table that is full, in a container's network namespace,
+//! and a connect that suffers from it; and the same packets while there is room.
 
-use anyhow::{Result, bail};
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{evidence_is_printed, found, silent};
+use crate::net::pair::{FAR_V4, Pair};
+use crate::net::track::track;
+use crate::scenario::agent::Agent;
+use crate::scenario::cgroup::{Cgroup, Memory};
+use crate::scenario::expect::{expect, is_number, is_text, number, settle, text};
+use crate::scenario::load::{Load, Place};
+use crate::scenario::oom::{FIRST, POD_UID};
 use crate::scenario::report::{Report, Subject};
 use crate::scenario::tools::Tools;
 
-pub(super) fn run(_tools: &Tools, _subject: Subject<'_>, _report: &mut Report) -> Result<()> {
-    bail!("not written yet")
+const NAME: &str = "conntrack_trouble";
+const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+/// Entries that are allowed, and that are tried.
+const ROOM: u64 = 64;
+const FLOWS: &str = "600";
+/// The agent reads the counters every 2 s: before and after.
+const ROUND: Duration = Duration::from_millis(3000);
+
+/// The node's limit, put back when dropped.
+struct Limit(String);
+
+impl Limit {
+    fn set(entries: u64) -> Result<Self> {
+        let before = std::fs::read_to_string(MAX).context(MAX)?;
+        std::fs::write(MAX, entries.to_string()).context(MAX)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(MAX, self.0.trim()) {
+            eprintln!("{MAX}: {error}: it was {}", self.0.trim());
+        }
+    }
+}
+
+pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
+    let pair = Pair::new()?;
+    pair.near.run(track)?;
+    let memory = Memory::find()?;
+    let path = format!("/kubepods/burstable/pod{POD_UID}/{FIRST}");
+    let container = Cgroup::new(&memory, &path)?;
+    let directory = container.directory.display().to_string();
+    let to = SocketAddr::new(FAR_V4, 20000).to_string();
+    let arguments = [
+        "--comm",
+        "flooder",
+        "--enter-cgroup",
+        &directory,
+        "flows",
+        "--to",
+        &to,
+        "--count",
+        FLOWS,
+    ];
+    let mut flows = Load::start(&tools.load, Place::In(&pair.near), &arguments)?;
+    let agent = Agent::start(tools, NAME, &[])?;
+    std::thread::sleep(ROUND);
+    flows.go()?;
+    flows.line("flows")?;
+    std::thread::sleep(ROUND);
+    let expects = [expect("room enough: silent", |events| silent(events, NAME))];
+    settle(agent, &expects, report, subject)?;
+
+    let limit = Limit::set(ROOM)?;
+    let agent = Agent::start(tools, NAME, &[])?;
+    std::thread::sleep(ROUND);
+    // Other ports: no entry of theirs is there.
+    let lost = SocketAddr::new(FAR_V4, 7).to_string();
+    flows.go()?;
+    println!("       {}", flows.line("flows")?);
+    let arguments = [
+        "--comm",
+        "sufferer",
+        "--enter-cgroup",
+        &directory,
+        "knock",
+        "--count",
+        "3",
+        "--interval-ms",
+        "1",
+        "--to",
+        &lost,
+    ];
+    let sufferer = Load::run(&tools.load, Place::In(&pair.near), &arguments)?;
+    println!("       {sufferer}");
+    let netns = pair.near.inode()?;
+    let expects = [expect("a full table", move |events| {
+        let event = of(events, netns)?;
+        is_text(event, "/who/container/id", FIRST)?;
+        is_number(event, &detail("max_entries"), ROOM)?;
+        let lost = number(event, &detail("dropped"))? + number(event, &detail("early_dropped"))?;
+        ensure!(lost >= 100, "{lost} lost: {event}");
+        ensure!(
+            event.pointer(&detail("cpus/0")).is_some(),
+            "no CPU: {event}"
+        );
+        if number(event, &detail("connects"))? > 0 {
+            evidence_is_printed(events, event)?;
+        } else {
+            let summary = text(event, "/finding/summary");
+            ensure!(summary.contains("counters alone"), "{event}");
+        }
+        Ok(text(event, "/finding/summary").to_owned())
+    })];
+    settle(agent, &expects, report, subject)?;
+    drop(limit);
+    drop(flows);
+    Ok(())
+}
+
+fn detail(field: &str) -> String {
+    format!("/finding/detail/{NAME}/{field}")
+}
+
+/// The first finding of this namespace's losses.
+fn of(events: &[Value], netns: u64) -> Result<&Value> {
+    let all = found(events, NAME);
+    let last: Vec<String> = all.iter().rev().take(2).map(ToString::to_string).collect();
+    all.into_iter()
+        .find(|event| {
+            let of = |field: &str| number(event, &detail(field)).unwrap_or(0);
+            of("netns") == netns && of("dropped") + of("early_dropped") > 0
+        })
+        .with_context(|| format!("no {NAME} of namespace {netns}; the last: {last:?}"))
 }
