@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::config::{CriChoice, IdentityConfig};
 use super::counters::{Counters, count};
-use super::cri::{self, Contact, Shared, Store};
+use super::cri::{self, AskedLimit, Contact, Query, Shared, Store};
 use super::hierarchy::{CgroupMode, Hierarchies, V2};
 use super::process::Processes;
 use super::tree::{Node, Tree};
@@ -34,7 +34,7 @@ pub struct Identifier {
     pub(super) last_walk_ns: AtomicU64,
     /// 0 until containers were seen; then 1 + the hierarchy that has them.
     primary: AtomicU64,
-    questions: mpsc::Sender<String>,
+    questions: mpsc::Sender<Query>,
     pub(super) walk: Arc<Notify>,
 }
 
@@ -168,6 +168,24 @@ impl Identifier {
         }
     }
 
+    /// The memory limit that the runtime was asked for, as it says itself and not
+    /// earlier than `since`. Asks it when that is not known yet.
+    pub fn asked_limit(&self, container_id: &str, since: Instant) -> AskedLimit {
+        match self.store.contact() {
+            Contact::Off => return AskedLimit::Unknown("no container runtime is asked".to_owned()),
+            Contact::Down { short, .. } => return AskedLimit::Unknown(short),
+            Contact::Starting | Contact::Up(_) => {}
+        }
+        if let Some(answer) = self.store.limit(container_id, since) {
+            return answer;
+        }
+        let query = Query::Limit(container_id.to_owned());
+        if self.questions.try_send(query).is_err() {
+            count(&self.counters.cri_questions_dropped);
+        }
+        AskedLimit::Pending
+    }
+
     fn ask_about(&self, node: &Node) {
         if let Some(container) = &node.parsed.container {
             self.ask(&container.id);
@@ -180,7 +198,7 @@ impl Identifier {
         if self.store.contact() == Contact::Off || !self.store.ask(id, &self.counters) {
             return true;
         }
-        let asked = self.questions.try_send(id.to_owned()).is_ok();
+        let asked = self.questions.try_send(Query::Who(id.to_owned())).is_ok();
         if !asked {
             self.store.unask(id);
             count(&self.counters.cri_questions_dropped);

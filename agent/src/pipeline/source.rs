@@ -1,10 +1,13 @@
 //! What the pipeline is fed from: the kernel, or a test.
 
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
 
-use crate::identity::{Actor, CgroupChange, CgroupClass, Identifier, Living, Resolution};
+use crate::identity::{
+    Actor, AskedLimit, CgroupChange, CgroupClass, Identifier, Living, Resolution,
+};
 use crate::kernel::Tables;
 use crate::probes::{
     cgroup_read::CgroupRead, holder::HolderSample, skb_drop::SkbDrop, syn_retransmit::SynRetransmit,
@@ -114,6 +117,10 @@ pub trait Resolver: Send + Sync + 'static {
     fn memory_cgroups(&self) -> u64 {
         0
     }
+    /// See [`Identifier::asked_limit`].
+    fn asked_limit(&self, _container_id: &str, _since: Instant) -> AskedLimit {
+        AskedLimit::Unknown("no container runtime is asked".to_owned())
+    }
     /// See [`Identifier::living`].
     fn living(&self) -> Vec<Living> {
         Vec::new()
@@ -139,6 +146,10 @@ impl Resolver for Identifier {
 
     fn memory_cgroups(&self) -> u64 {
         Self::memory_cgroups(self)
+    }
+
+    fn asked_limit(&self, container_id: &str, since: Instant) -> AskedLimit {
+        Self::asked_limit(self, container_id, since)
     }
 
     fn living(&self) -> Vec<Living> {

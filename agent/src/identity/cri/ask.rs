@@ -8,6 +8,7 @@ use crate::identity::counters::count;
 pub(super) enum Detail {
     Network(String),
     Image(String),
+    Limit(String),
 }
 
 /// Two complete listings. Pods are listed last: the sandbox of every container
@@ -65,6 +66,11 @@ pub(super) async fn fill_in(shared: &Shared, client: &Client, detail: Detail) {
             if let Ok(pod) = client.pod(&sandbox, counters).await {
                 shared.store.put_pod(pod, counters);
             }
+        }
+        Detail::Limit(id) => {
+            let answer = client.limit(&id).await;
+            let answer = answer.map_err(|trouble| trouble.words("the container's status"));
+            shared.store.limits().answered(&id, answer);
         }
         Detail::Image(id) => {
             if let Ok(image) = client.image(&id, counters).await {

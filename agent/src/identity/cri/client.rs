@@ -161,6 +161,20 @@ impl Client {
     }
 
     /// Image of one container, by name where the runtime has one.
+    /// The memory limit that was asked for, bytes; 0 none.
+    pub(super) async fn limit(&self, id: &str) -> Result<u64, Trouble> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+        };
+        let answer = within(SINGLE_TIME, self.service.clone().container_status(request)).await?;
+        let status = answer.into_inner().status.ok_or(Trouble::Absent)?;
+        let linux = status.resources.and_then(|resources| resources.linux);
+        let linux = linux.ok_or(Trouble::Failed(
+            "it does not say what limits were asked for (containerd 1.7 and later do)".to_owned(),
+        ))?;
+        Ok(linux.memory_limit_in_bytes.max(0).unsigned_abs())
+    }
+
     pub(super) async fn image(&self, id: &str, counters: &Counters) -> Result<String, Trouble> {
         let request = ContainerStatusRequest {
             container_id: id.to_owned(),

@@ -8,6 +8,7 @@ mod ask;
 mod client;
 mod events;
 mod facts;
+mod limits;
 mod listing;
 mod session;
 mod store;
@@ -31,6 +32,8 @@ pub(super) mod v1 {
 }
 
 pub(super) use facts::{ContainerFacts, PodFacts};
+pub use limits::AskedLimit;
+pub(super) use limits::Query;
 pub(super) use listing::Listing;
 pub(super) use store::{Contact, Lookup, Store};
 pub(super) use task::{Shared, spawn};

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::ask::{Detail, answer, fill_in, sync};
 use super::client::{Client, Trouble};
 use super::events::listen;
+use super::limits::Query;
 use super::store::Contact;
 use super::task::Shared;
 use crate::identity::counters::count;
@@ -23,6 +24,8 @@ const MAX_JOBS: usize = 8;
 /// Events waiting to be looked at; past it they are dropped, the next listing
 /// makes up for them.
 const MAX_EVENTS: usize = 256;
+/// Details that wait; a limit beyond is asked for again later.
+const MAX_DETAILS: usize = 1024;
 /// Time between two signs of life asked of an idle runtime.
 const PING: Duration = Duration::from_secs(3);
 /// Wait before the second question about a container that is not known yet;
@@ -82,7 +85,7 @@ impl Session {
     /// Runs until the runtime is gone (the reason), or nobody asks any more.
     pub(super) async fn run(
         mut self,
-        questions: &mut Receiver<String>,
+        questions: &mut Receiver<Query>,
         first: &mut Option<Sender<()>>,
     ) -> Result<(), String> {
         sync(&self.shared, &self.client)
@@ -111,7 +114,7 @@ impl Session {
 
     async fn serve(
         &mut self,
-        questions: &mut Receiver<String>,
+        questions: &mut Receiver<Query>,
         events: &mut Receiver<String>,
     ) -> Result<(), String> {
         let resync = self.shared.config.resync;
@@ -124,7 +127,8 @@ impl Session {
             let next = self.later.peek().map(|q| q.0.due);
             tokio::select! {
                 question = questions.recv() => match question {
-                    Some(id) => self.ask(id),
+                    Some(Query::Who(id)) => self.ask(id),
+                    Some(Query::Limit(id)) => self.ask_limit(id),
                     None => return Ok(()),
                 },
                 Some(id) = events.recv() => {
@@ -154,6 +158,12 @@ impl Session {
             attempt: 0,
             id,
         });
+    }
+
+    fn ask_limit(&mut self, id: String) {
+        if self.details.len() < MAX_DETAILS {
+            self.details.push_back(Detail::Limit(id));
+        }
     }
 
     fn start_jobs(&mut self) {

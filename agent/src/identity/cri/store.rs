@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::facts::{ContainerFacts, PodFacts};
+use super::limits::{AskedLimit, Limits};
 use super::tables::{Asked, Tables, mark_gone};
 use crate::identity::counters::{Counters, count};
 use crate::identity::lock;
@@ -48,6 +49,7 @@ pub(in crate::identity) struct Store {
     contact: Mutex<Contact>,
     runtime: Mutex<String>,
     events: Mutex<String>,
+    limits: Limits,
 }
 
 impl Store {
@@ -57,6 +59,7 @@ impl Store {
             contact: Mutex::new(contact),
             runtime: Mutex::default(),
             events: Mutex::new("not connected".to_owned()),
+            limits: Limits::default(),
         }
     }
 
@@ -84,6 +87,21 @@ impl Store {
 
     pub(super) fn set_events(&self, events: &str) {
         *lock(&self.events) = events.to_owned();
+    }
+
+    /// Answers of memory limits.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What the runtime says of a container's memory limit, not older than
+    /// `since`; None: it has to be asked for, which is noted.
+    pub(in crate::identity) fn limit(&self, id: &str, since: Instant) -> Option<AskedLimit> {
+        let answer = self.limits.get(id, since);
+        if answer.is_none() {
+            self.limits.asked(id);
+        }
+        answer
     }
 
     /// Looks a container or a sandbox up.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Trouble};
+use super::limits::Query;
 use super::session::Session;
 use super::store::{Contact, Store};
 use crate::identity::config::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
@@ -34,13 +35,13 @@ pub(in crate::identity) struct Shared {
 pub(in crate::identity) fn spawn(
     handle: &Handle,
     shared: Shared,
-    questions: Receiver<String>,
+    questions: Receiver<Query>,
     first: Sender<()>,
 ) {
     handle.spawn(run(shared, questions, Some(first)));
 }
 
-async fn run(shared: Shared, mut questions: Receiver<String>, mut first: Option<Sender<()>>) {
+async fn run(shared: Shared, mut questions: Receiver<Query>, mut first: Option<Sender<()>>) {
     let sockets = sockets(&shared.config.cri);
     let mut wait = FIRST_WAIT;
     loop {
