@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::containerd::{Containerd, IMAGE};
 use super::cri::Cri;
+use super::findings;
 use super::pod::{Container, NAMESPACE, Pod};
 use crate::scenario::agent::{Agent, kind};
 use crate::scenario::expect::{Expect, expect, is_number, is_text, one, settle, text, truth};
@@ -18,16 +19,16 @@ const PORT: &str = "7000";
 
 /// What identifies a container in an event.
 #[derive(Clone)]
-struct Names {
+pub(super) struct Names {
     pod: String,
     uid: String,
     qos: &'static str,
-    container: String,
-    id: String,
+    pub(super) container: String,
+    pub(super) id: String,
 }
 
 impl Names {
-    fn of(pod: &Pod, container: &Container, qos: &'static str) -> Self {
+    pub(super) fn of(pod: &Pod, container: &Container, qos: &'static str) -> Self {
         Self {
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
@@ -38,7 +39,7 @@ impl Names {
     }
 
     /// The identity at `pointer` carries all of it, from the CRI.
-    fn check(&self, event: &Value, pointer: &str) -> Result<()> {
+    pub(super) fn check(&self, event: &Value, pointer: &str) -> Result<()> {
         let at = |field: &str| format!("{pointer}/{field}");
         is_text(event, &at("container/id"), &self.id)?;
         is_text(event, &at("container/name"), &self.container)?;
@@ -96,8 +97,9 @@ pub fn running(tools: &Tools, containerd: &mut Containerd, report: &mut Report) 
     )?);
     expects.push(short_life(&cri, &client_pod, &to)?);
     expects.push(guaranteed(&cri, logs.clone())?);
-    expects.push(child_killed(&cri, &server_pod)?);
-    expects.push(init_killed(&cri, &server_pod)?);
+    expects.extend(child_killed(&cri, &server_pod)?);
+    expects.extend(init_killed(&cri, &server_pod)?);
+    expects.push(findings::drift(&cri, &server_pod)?);
 
     let subject = Subject {
         probe: "containerd",
@@ -280,7 +282,7 @@ fn guaranteed(cri: &Cri, logs: std::path::PathBuf) -> Result<Expect> {
 }
 
 /// The container's init outlives its child.
-fn child_killed(cri: &Cri, pod: &Pod) -> Result<Expect> {
+fn child_killed(cri: &Cri, pod: &Pod) -> Result<[Expect; 2]> {
     let args = [
         "init", "--stay", "--", "--comm", "leaker", "hog", "--mib", "200",
     ];
@@ -292,23 +294,23 @@ fn child_killed(cri: &Cri, pod: &Pod) -> Result<Expect> {
         status.state() == super::cri::v1::ContainerState::ContainerRunning,
         "the container ended with its child: {status:?}"
     );
-    Ok(kill(
-        Names::of(pod, &container, "BURSTABLE"),
-        "leaker",
-        false,
-    ))
+    let names = Names::of(pod, &container, "BURSTABLE");
+    Ok([
+        kill(names.clone(), "leaker", false),
+        findings::autopsy(names, false),
+    ])
 }
 
-fn init_killed(cri: &Cri, pod: &Pod) -> Result<Expect> {
+fn init_killed(cri: &Cri, pod: &Pod) -> Result<[Expect; 2]> {
     let args = ["--comm", "glutton", "hog", "--mib", "200"];
     let container = pod.start(cri, "glutton", LIMIT.cast_signed(), &args)?;
     let status = cri.await_exit(&container.id)?;
     ensure!(status.exit_code == 137, "not killed: {status:?}");
-    Ok(kill(
-        Names::of(pod, &container, "BURSTABLE"),
-        "glutton",
-        true,
-    ))
+    let names = Names::of(pod, &container, "BURSTABLE");
+    Ok([
+        kill(names.clone(), "glutton", true),
+        findings::autopsy(names, true),
+    ])
 }
 
 fn kill(names: Names, comm: &'static str, init: bool) -> Expect {

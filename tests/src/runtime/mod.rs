@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod containerd;
 pub mod cri;
+pub mod findings;
 pub mod image;
 pub mod leftovers;
 pub mod pod;

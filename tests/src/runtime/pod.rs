@@ -110,6 +110,13 @@ impl Pod {
         })
     }
 
+    /// Path of a container's cgroup, as with the cgroupfs driver.
+    pub fn cgroup(&self, container: &Container) -> String {
+        let linux = self.config.linux.as_ref();
+        let parent = linux.map_or("", |linux| linux.cgroup_parent.as_str());
+        format!("{parent}/{}", container.id)
+    }
+
     /// Makes and starts a container that runs culprit-load with these
     /// arguments; a memory limit of 0 is none.
     pub fn start(&self, cri: &Cri, name: &str, memory: i64, args: &[&str]) -> Result<Container> {
