@@ -1,5 +1,5 @@
 //! accept_queue_full: a port is open and its process does not accept, or not
-//! fast enough. docs/findings/accept_queue_full.md.
+//! fast enough. docs/findings.md, `accept_queue_full`.
 
 mod look;
 mod pressure;

@@ -1,5 +1,5 @@
 //! connect_trouble: one workload's connects to one destination fail, or are not
-//! answered, again and again. docs/findings/connect_trouble.md.
+//! answered, again and again. docs/findings.md, `connect_trouble`.
 
 mod causes;
 #[cfg(test)]

@@ -17,6 +17,8 @@ use crate::scenario::tools::Tools;
 
 const NAME: &str = "oom_autopsy";
 const MIB: u64 = 1 << 20;
+/// A machine of the kernel matrix.
+const NODE_BELOW: u64 = 1536 * MIB;
 
 pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
     let memory = Memory::find()?;
@@ -33,6 +35,13 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         expects.push(group(tools, &memory, &mut kept)?);
     } else {
         report.skip(subject, "oom.group", "memory.oom.group is v2's");
+    }
+    // Last: it may take others with it.
+    if memory_total()? < NODE_BELOW {
+        expects.push(node(tools)?);
+    } else {
+        let why = "this machine has 1.5 GiB of memory and more: it is not to be starved";
+        report.skip(subject, "the node runs out of memory", why);
     }
     settle(agent, &expects, report, subject)?;
     drop(init);
@@ -180,6 +189,39 @@ fn pod_limit() -> Expect {
         is_text(event, &detail("oom_score_adj_meaning"), "BestEffort")?;
         Ok(text(event, "/finding/summary").to_owned())
     })
+}
+
+fn memory_total() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.context("/proc/meminfo has no MemTotal")? * 1024)
+}
+
+/// The node's memory is used up; the hog is what the kernel takes first.
+fn node(tools: &Tools) -> Result<Expect> {
+    let mib = (memory_total()? / MIB * 2).to_string();
+    let arguments = [
+        "--comm",
+        "nodevictim",
+        "hog",
+        "--mib",
+        &mib,
+        "--oom-score-adj",
+        "1000",
+    ];
+    let mut hog = Load::start(&tools.load, Place::Here, &arguments)?;
+    ensure!(!hog.wait()?.success(), "the hog was not killed");
+    Ok(expect("the node runs out of memory", |events| {
+        let event = of(events, "nodevictim")?;
+        is_text(event, &detail("scope"), "NODE")?;
+        is_text(event, "/finding/severity", "CRITICAL")?;
+        ensure!(number(event, &detail("limit_bytes"))? > 0, "{event}");
+        ensure!(event.pointer(&detail("memory")).is_some(), "{event}");
+        ensure!(event.pointer(&detail("processes/0")).is_some(), "{event}");
+        evidence_is_printed(events, event)?;
+        Ok(text(event, "/finding/summary").to_owned())
+    }))
 }
 
 /// All of a cgroup is killed: one autopsy.
