@@ -87,14 +87,10 @@ impl LimitDrift {
         let Some(row) = self.rows.get_mut(path) else {
             return;
         };
-        match context.readings.file("memory limit", &row.file) {
-            Ok(text) => {
-                if let Some(limit) = rows::limit(&text) {
-                    row.read(limit, self.percent, context.now);
-                }
-            }
-            // Gone, most likely; what is refused or cut is counted.
-            Err(_) => {}
+        // Gone, most likely, when it cannot be read; what is cut or refused is counted.
+        let text = context.readings.file("memory limit", &row.file);
+        if let Some(limit) = text.ok().and_then(|text| rows::limit(&text)) {
+            row.read(limit, self.percent, context.now);
         }
     }
 

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use std::time::{Duration, Instant};
 
 use culprit_proto::v1::{Event, Lane, SoftirqStall, softirq_stall::Vector};

@@ -206,6 +206,7 @@ impl RuntimeService for Fake {
             ..ImageSpec::default()
         });
         let status = Some(ContainerStatus {
+            resources: None,
             id,
             image,
             image_ref: String::new(),
