@@ -58,6 +58,10 @@ pub fn probe_of(kind: EventKind) -> &'static str {
 
 /// The lane of a probe's events.
 pub(super) fn lane_of(probe: &str) -> Lane {
+    // Probes without events of their own: the lane is that of their ring.
+    if matches!(probe, "cgroup" | "skb_drop" | "syn_retransmit") {
+        return Lane::Signal;
+    }
     EventKind::ALL
         .into_iter()
         .find(|kind| probe_of(*kind) == probe)

@@ -59,8 +59,8 @@ pub const WANTED: [Wanted; 8] = [
     Wanted {
         set: CapabilitySet::SYSLOG,
         need: Need::Optional,
-        purpose: "/dev/kmsg where kernel.dmesg_restrict is set",
-        without: "where oom_kill_process cannot be hooked, the owner of an OOM limit comes from the page counters alone",
+        purpose: "/dev/kmsg where kernel.dmesg_restrict is set, and addresses in /proc/kallsyms where kernel.kptr_restrict is 1",
+        without: "where oom_kill_process cannot be hooked, the owner of an OOM limit comes from the page counters alone; kernel stacks of softirq_stall may have no names",
         kept: false,
         non_root: false,
     },
