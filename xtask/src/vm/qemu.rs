@@ -83,8 +83,9 @@ impl Run<'_> {
                 self.payload
             );
         }
+        // Warnings are on the console: a CPU that is stuck leaves its stack there.
         let mut line = format!(
-            "console=ttyS0 quiet panic=-1 oops=panic culprit.cgroups={} culprit.run={}",
+            "console=ttyS0 loglevel=5 softlockup_all_cpu_backtrace=1 panic=-1 oops=panic culprit.cgroups={} culprit.run={}",
             if self.machine.cgroups == Cgroups::V1 {
                 "v1"
             } else {

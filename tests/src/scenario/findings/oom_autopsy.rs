@@ -12,8 +12,9 @@ use crate::scenario::expect::{
 };
 use crate::scenario::load::{Load, Place};
 use crate::scenario::oom::{self, FIRST, POD_UID, SECOND};
+use crate::scenario::program::output;
 use crate::scenario::report::{Report, Subject};
-use crate::scenario::tools::Tools;
+use crate::scenario::tools::{PATIENCE, Tools};
 
 const NAME: &str = "oom_autopsy";
 const MIB: u64 = 1 << 20;
@@ -43,6 +44,8 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         let why = "this machine has 1.5 GiB of memory and more: it is not to be starved";
         report.skip(subject, "the node runs out of memory", why);
     }
+    let shown = shown(tools, &agent);
+    report.result(subject, "dump shows it as a paragraph", &shown);
     settle(agent, &expects, report, subject)?;
     drop(init);
     Ok(())
@@ -58,6 +61,24 @@ fn healthy(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<(
     let expects = [expect("healthy: silent", |events| silent(events, NAME))];
     settle(agent, &expects, report, subject)?;
     Ok(())
+}
+
+/// What the one on call sees.
+fn shown(tools: &Tools, agent: &Agent) -> Result<String> {
+    let there = |events: &[Value]| of(events, "childvictim").is_ok();
+    ensure!(agent.wait_for(PATIENCE, there), "no autopsy came");
+    let arguments = ["dump", "--kind", "finding"];
+    let state = Some(("--state-dir", agent.state.as_path()));
+    let output = output(&tools.agent, &arguments, state)?;
+    let text = String::from_utf8(output.stdout)?;
+    let paragraph = text
+        .split("\n\n")
+        .find(|paragraph| paragraph.contains("childvictim["))
+        .with_context(|| format!("no paragraph of it in {text}"))?;
+    for part in ["CRITICAL oom_autopsy", "What to do:", "Evidence: oom_kill"] {
+        ensure!(paragraph.contains(part), "no {part:?} in {paragraph}");
+    }
+    Ok(paragraph.lines().next().unwrap_or_default().to_owned())
 }
 
 fn detail(field: &str) -> String {
