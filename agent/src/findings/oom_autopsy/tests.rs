@@ -5,7 +5,7 @@ use culprit_proto::v1::{MemorySplit, OomAutopsyDetail, OomKill, oom_kill::Scope}
 use super::mend::mend;
 use super::owner::Owners;
 use super::stat;
-use super::words::is_below;
+use super::words::{give_back, is_below};
 
 #[test]
 fn kills_are_counted_by_limit_and_hour() {
@@ -55,6 +55,28 @@ fn memory_stat_of_both_versions_is_read() {
     assert_eq!(total, 1000 << 10);
     assert_eq!((node.anon_bytes, node.swap_bytes), (10 << 10, 3 << 10));
     assert_eq!(node.reclaimable_bytes, 4 << 10);
+}
+
+#[test]
+fn what_the_victim_gave_back_is_added_as_far_as_it_is_missing() {
+    let kill = OomKill {
+        usage_bytes: 100,
+        anon_bytes: 70,
+        shmem_bytes: 20,
+        ..OomKill::default()
+    };
+    let read = |file_bytes| {
+        let mut split = MemorySplit {
+            file_bytes,
+            ..MemorySplit::default()
+        };
+        let added = give_back(&mut split, &kill);
+        (added, split.anon_bytes, split.shmem_bytes)
+    };
+    assert_eq!(read(100), (0, 0, 0));
+    assert_eq!(read(50), (50, 50, 0));
+    assert_eq!(read(5), (90, 70, 20));
+    assert_eq!(read(0), (90, 70, 20));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use culprit_proto::text::{actor, bytes, clip, duration, workload};
 use culprit_proto::v1::finding::{Detail, Severity};
 use culprit_proto::v1::oom_autopsy_detail::Aftermath;
 use culprit_proto::v1::{
-    Finding, Identity, OomAutopsyDetail, OomKill, Party, Process, ResidentProcess, oom_kill,
+    Finding, Identity, MemorySplit, OomAutopsyDetail, OomKill, Party, Process, ResidentProcess,
+    oom_kill,
 };
 
 use super::super::Context;
@@ -59,6 +60,8 @@ fn detail(
     let kill = &case.kill;
     let processes = snapshot.map(|one| one.top.as_slice()).unwrap_or_default();
     let node = snapshot.map_or(0, |one| one.total_bytes);
+    let mut memory = snapshot.and_then(|one| one.split);
+    let added = memory.as_mut().map_or(0, |split| give_back(split, kill));
     OomAutopsyDetail {
         scope: enum_text::<oom_kill::Scope>(kill.scope),
         trigger: kill.trigger.clone(),
@@ -72,7 +75,7 @@ fn detail(
         victim_anon_bytes: kill.anon_bytes,
         victim_file_bytes: kill.file_bytes,
         victim_shmem_bytes: kill.shmem_bytes,
-        memory: snapshot.and_then(|one| one.split),
+        memory,
         read_usage_bytes: snapshot.map_or(0, |one| one.usage_bytes),
         processes: processes.iter().map(|one| named(one, context)).collect(),
         oom_score_adj: kill.oom_score_adj,
@@ -84,7 +87,22 @@ fn detail(
         kills_last_hour: case.kills_last_hour,
         reclaim_ns: reclaim(kill, context),
         pressure_full_ns: snapshot.and_then(|one| one.pressure_ns).unwrap_or(0),
+        added_bytes: added,
     }
+}
+
+/// Adds to the split what the victim had given back before the cgroup was read, as
+/// far as something is missing in it: how much that was.
+pub(super) fn give_back(split: &mut MemorySplit, kill: &OomKill) -> u64 {
+    // shmem is in file.
+    let there = split.anon_bytes + split.file_bytes + split.kernel_bytes + split.sock_bytes;
+    let gap = kill.usage_bytes.saturating_sub(there);
+    let anon = kill.anon_bytes.min(gap);
+    let shmem = kill.shmem_bytes.min(gap - anon);
+    split.anon_bytes += anon;
+    split.shmem_bytes += shmem;
+    split.file_bytes += shmem;
+    anon + shmem
 }
 
 /// A process that was read from /proc; where it belongs is looked up now.
@@ -235,10 +253,10 @@ fn caveats(
         return vec!["the cgroup was not read at the kill: too many came at once".to_owned()];
     };
     let mut caveats = snapshot.caveats.clone();
-    if snapshot.usage_bytes > 0 && snapshot.usage_bytes < kill.usage_bytes / 10 * 9 {
+    if detail.added_bytes > kill.usage_bytes / 20 {
         caveats.push(format!(
-            "when the cgroup was read, {} of its memory was free again: the split is of what was left, and the victim's own numbers are the kernel's",
-            bytes(kill.usage_bytes - snapshot.usage_bytes)
+            "when the cgroup was read, the victim's memory was on its way back: {} of it, as the kernel counted it at the kill, are added to what was left",
+            bytes(detail.added_bytes)
         ));
     }
     if let Err(reason) = context.probe("reclaim") {

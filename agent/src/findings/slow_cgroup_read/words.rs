@@ -38,7 +38,7 @@ pub(super) fn report(reader: &Reader, stalls: &[&Stall], dying: &Dying, context:
     let finding = Finding {
         severity: severity as i32,
         summary: summary(&detail, &who, cpu),
-        mend: mend(&detail, &who),
+        mend: mend(&detail, &who, reader.actor.kernel_thread),
         evidence: stalls
             .iter()
             .take(MAX_EVIDENCE)
@@ -145,7 +145,10 @@ fn summary(detail: &SlowCgroupReadDetail, who: &Identity, cpu: u32) -> String {
     text
 }
 
-fn mend(detail: &SlowCgroupReadDetail, who: &Identity) -> String {
+fn mend(detail: &SlowCgroupReadDetail, who: &Identity, kernel_thread: bool) -> String {
+    if kernel_thread {
+        return "This is the kernel's own flush, every two seconds: it is long because so many cgroups change. Look for what makes many cgroups and leaves dying ones behind (page cache or shared memory of containers that are gone).".to_owned();
+    }
     let reader = actor(Some(who));
     if detail.dying > detail.living.max(100) {
         return format!(
@@ -161,7 +164,7 @@ fn caveats(detail: &SlowCgroupReadDetail, dying: &Dying, context: &Context<'_>) 
     let mut caveats = Vec::new();
     if detail.file.is_empty() {
         caveats.push(
-            "which file was read cannot be seen here, only that statistics were summed up in this task: no function can be hooked".to_owned(),
+            "which file was read cannot be seen here, only that statistics were summed up in this task, for a read or for reclaim: no function can be hooked".to_owned(),
         );
     } else if detail.flush_ns == 0 {
         caveats.push(

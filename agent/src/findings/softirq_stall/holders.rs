@@ -4,11 +4,16 @@ use culprit_proto::v1::stall_holder::What;
 use culprit_proto::v1::{Identity, StallHolder};
 
 use super::Context;
+use super::looks::Joined;
+use super::trouble::Trouble;
 use crate::identity::Resolution;
+use crate::probes::cgroup_read::CgroupRead;
 use crate::probes::holder::HolderSample;
 
 /// Holders that are told, the largest share first; the rest is their sum.
 pub(super) const MAX: usize = 8;
+/// The smallest share that is told, 1 in so many.
+const LEAST: u64 = 20;
 
 /// All holders, and what could not be seen of them.
 #[derive(Debug, Default)]
@@ -68,10 +73,34 @@ fn key(sample: &HolderSample) -> Key {
     }
 }
 
-/// Groups samples by who had the CPU.
-pub(super) fn of(samples: &[HolderSample], context: &mut Context<'_>) -> Holders {
+/// How long something had waited at a sample; where interrupts off are the trouble,
+/// how long they had been.
+fn waited(sample: &HolderSample, off: bool) -> u64 {
+    if off {
+        sample.late_ns
+    } else {
+        sample.pending_ns.max(sample.running_ns)
+    }
+}
+
+/// Groups samples by who had the CPU. Only those count that are of a wait of some
+/// size: who had the CPU while little waited is no part of the trouble.
+pub(super) fn of(
+    trouble: &Trouble,
+    joined: &Joined,
+    threshold: u64,
+    context: &mut Context<'_>,
+) -> Holders {
+    let enough = (threshold / 2).max(trouble.worst() / 4);
+    let all = &joined.samples;
+    let off = trouble.is_off();
+    let counts = |sample: &&HolderSample| waited(sample, off) >= enough;
+    let mut samples: Vec<&HolderSample> = all.iter().filter(counts).collect();
+    if samples.is_empty() {
+        samples = all.iter().collect();
+    }
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for sample in samples {
+    for sample in &samples {
         let key = key(sample);
         let held_ns = held(sample);
         if let Some(group) = groups.iter_mut().find(|group| group.key == key) {
@@ -86,12 +115,25 @@ pub(super) fn of(samples: &[HolderSample], context: &mut Context<'_>) -> Holders
         }
     }
     groups.sort_by_key(|group| std::cmp::Reverse(group.held_ns));
+    let flusher = flusher(trouble, joined).map(|read| (read.actor.tid, read.actor.start_time_ns));
+    if let Some(flusher) = flusher
+        && let Some(at) = groups
+            .iter()
+            .position(|group| (group.key.tid, group.key.start_time_ns) == flusher)
+    {
+        // Seen at the lock itself: more than samples can say of interrupts off.
+        groups[..=at].rotate_right(1);
+    }
     let mut holders = Holders {
         held_ns: groups.iter().map(|group| group.held_ns).sum(),
         samples: samples.len() as u64,
         ..Holders::default()
     };
     for group in groups.iter().take(MAX) {
+        // A few samples of somebody say nothing.
+        if !holders.all.is_empty() && group.held_ns * LEAST < holders.held_ns {
+            continue;
+        }
         let holder = holder(group, &mut holders.no_names, holders.held_ns, context);
         holders.all.push(holder);
     }
@@ -134,6 +176,22 @@ fn holder(
         file_cgroup: cgroup,
         stack: names,
     }
+}
+
+/// Who kept interrupts off with a flush of cgroup statistics, when that is what
+/// the trouble is about.
+fn flusher<'a>(trouble: &Trouble, joined: &'a Joined) -> Option<&'a CgroupRead> {
+    if !trouble.is_off() {
+        return None;
+    }
+    let long = |read: &&CgroupRead| read.file.is_none() && read.took_ns >= trouble.irqs_off_ns / 2;
+    let flushes = joined.reads.iter().filter(long);
+    // Who kept them off longest, all flushes together.
+    flushes.clone().max_by_key(|one| {
+        let same = |read: &&CgroupRead| read.actor.tid == one.actor.tid;
+        let all = flushes.clone().filter(same);
+        all.map(|read| read.took_ns).sum::<u64>()
+    })
 }
 
 /// Identity of a cgroup of the memory hierarchy.

@@ -99,7 +99,7 @@ impl SoftirqStall {
         for cpu in cpus {
             if let Some(trouble) = self.troubles.remove(&cpu) {
                 let evidence = self.looks.of(cpu, &trouble);
-                let holders = holders::of(&evidence.samples, context);
+                let holders = holders::of(&trouble, &evidence, self.threshold, context);
                 words::report(cpu, &trouble, &evidence, holders, self.left_out, context);
             }
         }

@@ -111,6 +111,17 @@ impl Trouble {
         row.copied().unwrap_or_default()
     }
 
+    /// The longest time of all, nanoseconds.
+    pub(super) fn worst(&self) -> u64 {
+        let (wait, run) = self.of_vector();
+        wait.max(run).max(self.irqs_off_ns).max(self.queue_wait_ns)
+    }
+
+    /// Interrupts off are what it is about, and not softirqs held back.
+    pub(super) fn is_off(&self) -> bool {
+        self.irqs_off_ns > self.of_vector().0
+    }
+
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now >= self.last + SETTLE || now >= self.began + LONGEST
     }
