@@ -20,18 +20,27 @@ use crate::{
     maps::{RECLAIM_NOW, RECLAIM_WORK},
 };
 
+/// No task sleeps for longer at once.
+const LEFT_OVER_NS: u64 = 60_000_000_000;
+
 static EMPTY: ReclaimWork = ReclaimWork::EMPTY;
 
 #[inline(always)]
 fn begin(kind: u32) {
     let id = bpf_get_current_pid_tgid();
-    // Reclaim for memory.high happens inside its sleep: the sleep counts.
-    if RECLAIM_NOW.get_ptr(id).is_some() {
-        return;
+    // SAFETY: no argument.
+    let start_ns = unsafe { bpf_ktime_get_ns() };
+    // Reclaim for memory.high happens inside its sleep: the sleep counts. A row
+    // that is left over, because its end was missed, does not.
+    if let Some(row) = RECLAIM_NOW.get_ptr(id) {
+        // SAFETY: a live map value of this thread.
+        let (other, age) = unsafe { ((*row).kind != kind, start_ns.wrapping_sub((*row).start_ns)) };
+        if other && age < LEFT_OVER_NS {
+            return;
+        }
     }
     let now = ReclaimNow {
-        // SAFETY: no argument.
-        start_ns: unsafe { bpf_ktime_get_ns() },
+        start_ns,
         kind,
         pad: 0,
     };

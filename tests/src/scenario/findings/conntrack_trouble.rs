@@ -79,7 +79,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     // Other ports: no entry of theirs is there.
     let lost = SocketAddr::new(FAR_V4, 7).to_string();
     flows.go()?;
-    println!("       {}", flows.line("flows")?);
+    flows.line("flows")?;
     let arguments = [
         "--comm",
         "sufferer",
@@ -93,8 +93,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         "--to",
         &lost,
     ];
-    let sufferer = Load::run(&tools.load, Place::In(&pair.near), &arguments)?;
-    println!("       {sufferer}");
+    Load::run(&tools.load, Place::In(&pair.near), &arguments)?;
     let netns = pair.near.inode()?;
     let expects = [expect("a full table", move |events| {
         let event = of(events, netns)?;

@@ -62,7 +62,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         .collect::<Result<_>>()?;
     let pids: Vec<u32> = asking.iter().chain(&twins).map(Load::pid).collect();
     for one in asking.into_iter().chain(twins) {
-        println!("       {}", one.finish()?);
+        one.finish()?;
     }
     let expects = [
         failed(pids[1]),

@@ -65,11 +65,11 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let mut reader = reader("40")?;
     let pid = reader.pid();
     reader.go()?;
-    println!("       {}", reader.finish()?);
+    reader.finish()?;
     let expects = [named(pid, cgroup.path.clone(), dying), stalled(pid)];
     settle(agent, &expects, report, subject)?;
     churn.go()?;
-    println!("       {}", churn.finish()?);
+    churn.finish()?;
     Ok(())
 }
 

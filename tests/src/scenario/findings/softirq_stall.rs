@@ -98,9 +98,8 @@ fn held(
     let agent = start(tools, &flavour)?;
     let ping = ping(tools, pair, "40")?;
     hog.go()?;
-    let walks = hog.line("walks")?;
+    hog.line("walks")?;
     ping.finish()?;
-    println!("       {walks}");
     let pid = hog.pid();
     let cpu = cpu as u64;
     let expects = [
