@@ -1,6 +1,7 @@
 //! Few privileges: what the agent still sees, what its threads hold once its
 //! probes are attached, and whom its socket answers.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -44,16 +45,23 @@ pub fn run(tools: &Tools, report: &mut Report) -> Result<()> {
     fs::copy(&tools.agent, &copy).with_context(|| copy.display().to_string())?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
 
-    let walked = whole_root(tools, &copy, report)?;
+    let as_root = whole_root(tools, &copy, report)?;
     let profile = strict_profile()?;
     let two = Rights::Root(TWO, &profile);
-    reduced(tools, &tools.agent, "two-capabilities", two, walked, report)?;
+    reduced(
+        tools,
+        &tools.agent,
+        "two-capabilities",
+        two,
+        &as_root,
+        report,
+    )?;
     reduced(
         tools,
         &copy,
         "ambient",
         Rights::Ambient(TWO),
-        walked,
+        &as_root,
         report,
     )?;
     if set_file_capabilities(&copy, TWO)? {
@@ -63,7 +71,7 @@ pub fn run(tools: &Tools, report: &mut Report) -> Result<()> {
             &copy,
             "file-capabilities",
             Rights::File,
-            walked,
+            &as_root,
             report,
         )?;
     } else {
@@ -81,8 +89,7 @@ fn subject(flavour: &str) -> Subject<'_> {
 }
 
 /// As root with everything: gives up what it does not need.
-/// Whether it could look for older connections, too.
-fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<bool> {
+fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<AsRoot> {
     let subject = subject("root");
     let agent = Agent::start(tools, "privilege-root", &[])?;
     let threads = threads(agent.pid()).and_then(|held| {
@@ -96,7 +103,17 @@ fn whole_root(tools: &Tools, copy: &Path, report: &mut Report) -> Result<bool> {
     report.result(subject, "the socket asks who", &callers(&agent, copy));
     let end = agent.stop()?;
     ensure!(end.status.success(), "{}: {}", end.status, end.stderr);
-    Ok(has_walked(&end.events))
+    Ok(AsRoot {
+        walked: has_walked(&end.events),
+        probes: attached(&end.events)?,
+    })
+}
+
+/// What an agent with every privilege had, against which the others are held.
+struct AsRoot {
+    walked: bool,
+    /// Names of the probes; not all kernels have what each needs.
+    probes: BTreeSet<String>,
 }
 
 /// The walk over all open sockets is made after the privileges are given up.
@@ -112,7 +129,7 @@ fn reduced(
     program: &Path,
     name: &'static str,
     rights: Rights<'_>,
-    walked: bool,
+    as_root: &AsRoot,
     report: &mut Report,
 ) -> Result<()> {
     let subject = subject(name);
@@ -146,6 +163,7 @@ fn reduced(
         };
         report.result(subject, "under the seccomp profile", &filtered);
     }
+    let (walked, probes) = (as_root.walked, as_root.probes.clone());
     let expects = [
         expect("a connect with pid and name", move |events| {
             let event = one(events, "tcp_connect", |event| {
@@ -155,7 +173,11 @@ fn reduced(
             is_text(event, "/tcp_connect/outcome", "REFUSED")?;
             Ok(String::new())
         }),
-        expect("every probe is attached", every_probe),
+        expect("every probe is attached", move |events| {
+            let all = attached(events)?;
+            ensure!(all == probes, "{all:?}, but by root {probes:?}");
+            Ok(format!("{all:?}"))
+        }),
         expect(
             "older connections are looked for as by root",
             move |events| {
@@ -168,21 +190,22 @@ fn reduced(
     Ok(())
 }
 
-/// The first coverage event is of the start; the last says "stopped".
-fn every_probe(events: &[Value]) -> Result<String> {
+/// Names of the probes that run, as the first coverage event says, which is of the
+/// start; the last says "stopped".
+fn attached(events: &[Value]) -> Result<BTreeSet<String>> {
     let first = events
         .iter()
         .find(|event| kind(event) == "coverage")
         .context("no coverage")?;
     let rows = first["coverage"]["probes"].as_array().context("no rows")?;
-    ensure!(!rows.is_empty(), "no rows in {first}");
-    let mut all = Vec::new();
-    for row in rows {
-        let (probe, flavour) = (text(row, "/probe"), text(row, "/flavour"));
-        ensure!(!flavour.is_empty(), "{probe}: {}", text(row, "/reason"));
-        all.push(format!("{probe} {flavour}"));
-    }
-    Ok(all.join(", "))
+    let runs = |row: &&Value| !text(row, "/flavour").is_empty();
+    let all: BTreeSet<String> = rows
+        .iter()
+        .filter(runs)
+        .map(|row| text(row, "/probe").to_owned())
+        .collect();
+    ensure!(!all.is_empty(), "no probe runs: {first}");
+    Ok(all)
 }
 
 /// What all threads of a process hold together; the sets of each must agree
@@ -275,12 +298,21 @@ fn json_of(output: &Output) -> Result<Value> {
 /// The doctor of the other user says what is there and what is missing.
 fn doctor(program: &PathBuf, report: &mut Report) {
     let run = || {
+        let arguments = ["doctor", "--json", "--cri", "none"];
         let output = Command::new(program)
-            .args(["doctor", "--json", "--cri", "none"])
+            .args(arguments)
             .uid(NOBODY)
             .gid(NOBODY)
             .output()?;
-        let said = json_of(&output)?;
+        // Not all kernels have what each probe needs: then root's says so as well.
+        let by_root = Command::new(program).args(arguments).output()?;
+        ensure!(
+            output.status.code() == by_root.status.code(),
+            "{}, but by root {}",
+            output.status,
+            by_root.status
+        );
+        let said: Value = serde_json::from_slice(&output.stdout).context("no JSON")?;
         let privileges = &said["privileges"];
         ensure!(privileges["uid"] == NOBODY, "{privileges}");
         let rows = privileges["capabilities"].as_array().context("no rows")?;
@@ -294,7 +326,7 @@ fn doctor(program: &PathBuf, report: &mut Report) {
             ensure!(row["held"] == held, "{row}");
             ensure!(!text(row, "/without").is_empty(), "{row}");
         }
-        Ok(format!("exit code 0, holds {}", privileges["held"]))
+        Ok(format!("{}, holds {}", output.status, privileges["held"]))
     };
     report.result(subject("file-capabilities"), "doctor", &run());
 }
