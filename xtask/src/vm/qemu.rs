@@ -83,9 +83,9 @@ impl Run<'_> {
                 self.payload
             );
         }
-        // Warnings are on the console: a CPU that is stuck leaves its stack there.
+        // A CPU that is stuck ends the machine, and leaves its stack on the console.
         let mut line = format!(
-            "console=ttyS0 loglevel=5 softlockup_all_cpu_backtrace=1 panic=-1 oops=panic culprit.cgroups={} culprit.run={}",
+            "console=ttyS0 quiet softlockup_panic=1 panic=-1 oops=panic culprit.cgroups={} culprit.run={}",
             if self.machine.cgroups == Cgroups::V1 {
                 "v1"
             } else {

@@ -52,8 +52,12 @@ pub(super) fn mend(kill: &OomKill, detail: &OomAutopsyDetail) -> String {
             "The limit is the pod's, which its containers share ({owner}): give each container a limit of its own, and the pod the sum of them."
         ),
         (Scope::Container, _) => format!(
-            "Raise the memory limit of {owner}, or bound what the process keeps (heap size, workers, cache): it was {} of anonymous memory.",
-            bytes(detail.victim_anon_bytes)
+            "Raise the memory limit of {owner}, or bound what its processes keep (heap size, workers, cache): {} of it is anonymous memory.",
+            bytes(
+                detail
+                    .memory
+                    .map_or(detail.victim_anon_bytes, |all| all.anon_bytes)
+            )
         ),
         _ => format!(
             "Raise the memory limit of the cgroup {owner}, or bound what its processes keep."

@@ -150,6 +150,11 @@ pub(super) fn is_below(path: &str, limit: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// What was resident of the victim; 0 where the kernel's counters cannot be read.
+fn resident(detail: &OomAutopsyDetail) -> u64 {
+    detail.victim_anon_bytes + detail.victim_file_bytes + detail.victim_shmem_bytes
+}
+
 fn summary(case: &Case, detail: &OomAutopsyDetail) -> String {
     let kill = &case.kill;
     let mut text = actor(Some(&case.who));
@@ -192,11 +197,16 @@ fn summary(case: &Case, detail: &OomAutopsyDetail) -> String {
     if trigger.is_some() && pid(trigger) != pid(Some(&case.who)) {
         text += &format!(", when {} asked for memory", actor(trigger));
     }
+    text += "; it had ";
+    if resident(detail) > 0 {
+        text += &format!(
+            "{} of anonymous memory and ",
+            bytes(detail.victim_anon_bytes)
+        );
+    }
     text += &format!(
-        "; it had {} of anonymous memory and oom_score_adj {} ({})",
-        bytes(detail.victim_anon_bytes),
-        detail.oom_score_adj,
-        detail.oom_score_adj_meaning
+        "oom_score_adj {} ({})",
+        detail.oom_score_adj, detail.oom_score_adj_meaning
     );
     if let Some(split) = &detail.memory {
         text += &format!(
@@ -258,6 +268,11 @@ fn caveats(
             "when the cgroup was read, the victim's memory was on its way back: {} of it, as the kernel counted it at the kill, are added to what was left",
             bytes(detail.added_bytes)
         ));
+    }
+    if resident(detail) == 0 {
+        caveats.push(
+            "what was resident of the victim cannot be read on this kernel: its counters are out of reach of typed pointers".to_owned(),
+        );
     }
     if let Err(reason) = context.probe("reclaim") {
         caveats.push(format!("reclaim time is not known: {}", clip(reason)));
