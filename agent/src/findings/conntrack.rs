@@ -95,7 +95,7 @@ pub(super) struct Conntrack {
 }
 
 /// Rows of /proc/net/stat/nf_conntrack by CPU, and the entries: columns go by
-/// their names, numbers are hexadecimal.
+/// their names, numbers are hexadecimal. None: it is in another form.
 pub(super) fn parse(text: &str) -> Option<(BTreeMap<u32, Counts>, u64)> {
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();
@@ -104,10 +104,11 @@ pub(super) fn parse(text: &str) -> Option<(BTreeMap<u32, Counts>, u64)> {
     let mut cpus = BTreeMap::new();
     let mut entries = 0;
     for (cpu, line) in (0..).zip(lines) {
-        let values: Vec<u64> = line
+        let values = line
             .split_ascii_whitespace()
-            .map(|value| u64::from_str_radix(value, 16).unwrap_or(0))
-            .collect();
+            .map(|value| u64::from_str_radix(value, 16).ok())
+            .collect::<Option<Vec<u64>>>()?;
+        // A column that this kernel does not have counts nothing.
         let of = |name: &str| {
             column(name)
                 .and_then(|at| values.get(at))
@@ -241,6 +242,7 @@ impl Conntrack {
             }
         };
         let Some((cpus, entries)) = parse(&text) else {
+            self.unread = Some(format!("{}: not in the form that is known", path.display()));
             return;
         };
         self.unread = None;
@@ -300,6 +302,7 @@ mod tests {
         assert!(!cpus.get(&1).copied().unwrap_or_default().is_loss());
         assert!(parse("").is_none());
         assert!(parse("x y\n1 2\n").is_none());
+        assert!(parse("entries drop\n0a zz\n").is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::desk::{Desk, Told};
 use super::engine::Output;
 use super::reclaimed::Reclaimed;
 use super::{Readings, Seen};
+use crate::identity::Actor;
 use crate::kernel::Tables;
 use crate::pipeline::source::Resolver;
 
@@ -63,6 +64,18 @@ impl Context<'_> {
             Some(status) => vec![format!("{name} does not run: {}", status.reason)],
             None => Vec::new(),
         }
+    }
+
+    /// Who an actor is, as far as that is known now.
+    #[must_use]
+    pub fn who(&self, actor: &Actor) -> Identity {
+        self.resolver.resolve(actor).so_far()
+    }
+
+    /// Whose a cgroup of the memory controller's hierarchy is, likewise.
+    #[must_use]
+    pub fn whose(&self, memory_cgroup: u64) -> Identity {
+        self.resolver.resolve_cgroup(memory_cgroup).so_far()
     }
 
     /// Tells of a trouble. The same `name` and `key` again within a minute is

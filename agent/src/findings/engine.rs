@@ -274,10 +274,7 @@ impl Work {
             if self.told.get(cgroup) == Some(stats) || *stats == WorkloadStats::default() {
                 continue;
             }
-            let who = match self.parts.resolver.resolve_cgroup(*cgroup) {
-                crate::identity::Resolution::Ready(who)
-                | crate::identity::Resolution::Waiting(who) => who,
-            };
+            let who = self.parts.resolver.resolve_cgroup(*cgroup).so_far();
             self.output.append(&Event {
                 time: culprit_proto::time::now(),
                 cpu: 0,

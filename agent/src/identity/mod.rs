@@ -79,6 +79,16 @@ pub enum Resolution {
     Waiting(Identity),
 }
 
+impl Resolution {
+    /// What is known now.
+    #[must_use]
+    pub fn so_far(self) -> Identity {
+        match self {
+            Self::Ready(who) | Self::Waiting(who) => who,
+        }
+    }
+}
+
 /// A cgroup directory came or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupChange {

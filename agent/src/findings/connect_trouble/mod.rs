@@ -15,7 +15,6 @@ use culprit_proto::v1::tcp_connect::Outcome;
 use culprit_proto::v1::{Endpoint, Identity, TcpConnect, event::Kind};
 
 use super::{Context, Seen, Threshold, Watcher};
-use crate::identity::Resolution;
 use crate::pipeline::source::Note;
 use crate::probes::syn_retransmit::SynRetransmit;
 use causes::Causes;
@@ -93,8 +92,7 @@ impl ConnectTrouble {
     }
 
     fn retransmit(&mut self, note: &SynRetransmit, context: &mut Context<'_>) {
-        let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-            context.resolver.resolve(&note.actor);
+        let who = context.who(&note.actor);
         let key = key(&note.remote, &who);
         let trouble = self.row(key.clone(), context.now);
         trouble.waits(note.retransmits, note.waited_ns, context.now);

@@ -8,7 +8,6 @@ use super::super::conntrack::Counts;
 use super::super::{Context, Unread};
 use super::NAME;
 use super::sufferers::{Sufferer, Sufferers};
-use crate::identity::Resolution;
 
 /// Parties and references of one finding.
 const MAX_PARTIES: usize = 8;
@@ -88,8 +87,7 @@ fn add(one: &mut ConntrackCpu, counts: &Counts) {
 fn owner(memory_cgroup: u64, host: bool, netns: u32, context: &Context<'_>) -> Identity {
     let mut who = Identity::default();
     if !host {
-        let (Resolution::Ready(found) | Resolution::Waiting(found)) =
-            context.resolver.resolve_cgroup(memory_cgroup);
+        let found = context.whose(memory_cgroup);
         who = found;
     }
     who.netns = netns;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::{Context, place};
-use crate::identity::{CgroupClass, Resolution};
+use crate::identity::CgroupClass;
 
 /// Containers that are read in one second, in turn.
 const EACH: usize = 32;
@@ -131,8 +131,7 @@ impl Quotas {
         if self.rows.contains_key(&id) || self.rows.len() >= MAX {
             return;
         }
-        let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-            context.resolver.resolve_cgroup(id);
+        let who = context.whose(id);
         if let Some(cgroup) = who.cgroup {
             let (root, _) = place::cpu_root(context.cgroup_root);
             let directory = root.join(cgroup.path.trim_start_matches('/'));

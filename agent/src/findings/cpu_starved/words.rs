@@ -11,7 +11,6 @@ use super::super::sums::median;
 use super::super::window::SPAN;
 use super::NAME;
 use super::quota::Usage;
-use crate::identity::Resolution;
 
 /// False when it turns out that nobody suffers.
 pub(super) fn report(
@@ -21,8 +20,7 @@ pub(super) fn report(
     histogram: Option<Histogram>,
     context: &mut Context<'_>,
 ) -> bool {
-    let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-        context.resolver.resolve_cgroup(cgroup);
+    let who = context.whose(cgroup);
     // The root is no workload.
     if who.cgroup.as_ref().is_none_or(|one| one.path.len() <= 1) {
         return false;

@@ -16,7 +16,6 @@ use culprit_proto::v1::{DnsLookup, Event, Identity};
 
 use super::sums::{self, Sums};
 use super::{Context, Seen, Threshold, Watcher, Workloads};
-use crate::identity::Resolution;
 use lookups::Lookups;
 
 const NAME: &str = "dns_trouble";
@@ -103,8 +102,7 @@ impl DnsTrouble {
         let old = questions.take_older(age.as_nanos() as u64);
         self.not_told += old.len().saturating_sub(MAX_TOLD) as u64;
         for (lookup, actor) in old.into_iter().take(MAX_TOLD) {
-            let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-                context.resolver.resolve(&actor);
+            let who = context.who(&actor);
             let event = Event {
                 time: culprit_proto::time::now(),
                 cpu: 0,

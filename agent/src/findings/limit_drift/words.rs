@@ -8,7 +8,7 @@ use culprit_proto::v1::{Cgroup, Finding, Identity, LimitDriftDetail};
 use super::super::Context;
 use super::rows::{Level, Open, Row, Verdict};
 use super::{MAX, NAME};
-use crate::identity::{AskedLimit, Resolution};
+use crate::identity::AskedLimit;
 
 pub(super) fn report(
     path: &str,
@@ -88,8 +88,7 @@ fn identity(path: &str, row: &Row, context: &Context<'_>) -> Identity {
             ..Identity::default()
         };
     }
-    let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-        context.resolver.resolve_cgroup(row.memory_cgroup);
+    let who = context.whose(row.memory_cgroup);
     who
 }
 

@@ -9,7 +9,6 @@ use culprit_proto::v1::{MemorySplit, OomKill, oom_kill::Scope};
 
 use super::super::{Context, place};
 use super::stat;
-use crate::identity::Resolution;
 
 /// Processes that are told, those with most resident memory first.
 pub(super) const TOP: usize = 5;
@@ -49,7 +48,7 @@ pub(super) struct Snapshot {
 
 /// The directory of a cgroup of the memory hierarchy.
 pub(super) fn directory(id: u64, context: &Context<'_>) -> Option<PathBuf> {
-    let (Resolution::Ready(who) | Resolution::Waiting(who)) = context.resolver.resolve_cgroup(id);
+    let who = context.whose(id);
     place::directory(&who, context)
 }
 

@@ -13,7 +13,6 @@ use super::super::Context;
 use super::mend::mend;
 use super::snapshot::{Resident, Snapshot};
 use super::{Case, NAME, owner, stat};
-use crate::identity::Resolution;
 
 pub(super) fn report(case: &Case, aftermath: &Aftermath, context: &mut Context<'_>) {
     let snapshot = case.snapshot.as_ref();
@@ -109,8 +108,7 @@ pub(super) fn give_back(split: &mut MemorySplit, kill: &OomKill) -> u64 {
 fn named(one: &Resident, context: &Context<'_>) -> ResidentProcess {
     let mut who = Identity::default();
     if one.memory_cgroup != 0 {
-        let (Resolution::Ready(found) | Resolution::Waiting(found)) =
-            context.resolver.resolve_cgroup(one.memory_cgroup);
+        let found = context.whose(one.memory_cgroup);
         who = found;
     }
     who.process = Some(Process {
@@ -130,8 +128,7 @@ fn named(one: &Resident, context: &Context<'_>) -> ResidentProcess {
 fn reclaim(kill: &OomKill, context: &Context<'_>) -> u64 {
     let limit = owner::key(kill);
     let below = |workload: u64| {
-        let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-            context.resolver.resolve_cgroup(workload);
+        let who = context.whose(workload);
         who.cgroup
             .is_some_and(|cgroup| is_below(&cgroup.path, &limit))
     };

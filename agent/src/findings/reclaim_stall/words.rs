@@ -10,7 +10,6 @@ use super::super::sums::median;
 use super::super::{Context, place};
 use super::NAME;
 use super::pressure::{Node, limits};
-use crate::identity::Resolution;
 
 pub(super) fn report(
     cgroup: u64,
@@ -19,8 +18,7 @@ pub(super) fn report(
     node: &Node,
     context: &mut Context<'_>,
 ) {
-    let (Resolution::Ready(who) | Resolution::Waiting(who)) =
-        context.resolver.resolve_cgroup(cgroup);
+    let who = context.whose(cgroup);
     let (_, v1) = place::memory_root(context.cgroup_root);
     let limits = place::directory(&who, context)
         .map(|directory| limits(&directory, v1, context))

@@ -7,21 +7,14 @@ use culprit_proto::v1::{CgroupFile, Finding, Identity, Party, SlowCgroupReadDeta
 use super::dying::Dying;
 use super::reader::Reader;
 use super::{Context, NAME, Stall};
-use crate::identity::Resolution;
 
 /// Files that are told, those with the most time first.
 const MAX_FILES: usize = 5;
 /// Stalls that are evidence.
 const MAX_EVIDENCE: usize = 16;
 
-fn named(resolution: Resolution) -> Identity {
-    match resolution {
-        Resolution::Ready(who) | Resolution::Waiting(who) => who,
-    }
-}
-
 pub(super) fn report(reader: &Reader, stalls: &[&Stall], dying: &Dying, context: &mut Context<'_>) {
-    let who = named(context.resolver.resolve(&reader.actor));
+    let who = context.who(&reader.actor);
     let detail = detail(reader, stalls, dying, context);
     let mut parties = vec![party("reader", who.clone())];
     if let Some(cgroup) = &detail.cgroup {
@@ -74,7 +67,7 @@ fn detail(
         .into_iter()
         .take(MAX_FILES)
         .map(|((cgroup, name), file)| CgroupFile {
-            cgroup: Some(named(context.resolver.resolve_cgroup(*cgroup))),
+            cgroup: Some(context.whose(*cgroup)),
             file: name.clone(),
             reads: file.reads,
             total_ns: file.total_ns,
@@ -85,7 +78,7 @@ fn detail(
         file: slowest
             .and_then(|read| read.file.clone())
             .unwrap_or_default(),
-        cgroup: (cgroup != 0).then(|| named(context.resolver.resolve_cgroup(cgroup))),
+        cgroup: (cgroup != 0).then(|| context.whose(cgroup)),
         longest_ns: slowest.map_or(0, |read| read.took_ns),
         reads: reader.reads,
         total_ns: reader.total_ns,

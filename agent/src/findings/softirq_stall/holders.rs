@@ -1,12 +1,11 @@
 //! Who had the CPU, by share of the samples.
 
+use culprit_proto::v1::StallHolder;
 use culprit_proto::v1::stall_holder::What;
-use culprit_proto::v1::{Identity, StallHolder};
 
 use super::Context;
 use super::looks::Joined;
 use super::trouble::Trouble;
-use crate::identity::Resolution;
 use crate::probes::cgroup_read::CgroupRead;
 use crate::probes::holder::HolderSample;
 
@@ -158,12 +157,12 @@ fn holder(
     };
     let first = group.samples.first();
     let (file, cgroup) = match &group.key.file {
-        Some((cgroup, name)) => (name.clone(), Some(cgroup_of(*cgroup, context))),
+        Some((cgroup, name)) => (name.clone(), Some(context.whose(*cgroup))),
         None => (String::new(), None),
     };
     let who = first
         .filter(|_| group.key.what == What::Task)
-        .map(|sample| named(context.resolver.resolve(&sample.actor)));
+        .map(|sample| context.who(&sample.actor));
     StallHolder {
         what: group.key.what as i32,
         who,
@@ -192,17 +191,6 @@ fn flusher<'a>(trouble: &Trouble, joined: &'a Joined) -> Option<&'a CgroupRead> 
         let all = flushes.clone().filter(same);
         all.map(|read| read.took_ns).sum::<u64>()
     })
-}
-
-/// Identity of a cgroup of the memory hierarchy.
-pub(super) fn cgroup_of(id: u64, context: &Context<'_>) -> Identity {
-    named(context.resolver.resolve_cgroup(id))
-}
-
-pub(super) fn named(resolution: Resolution) -> Identity {
-    match resolution {
-        Resolution::Ready(who) | Resolution::Waiting(who) => who,
-    }
 }
 
 /// The stack that most samples share; the first of equals.
