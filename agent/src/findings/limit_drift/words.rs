@@ -88,8 +88,7 @@ fn identity(path: &str, row: &Row, context: &Context<'_>) -> Identity {
             ..Identity::default()
         };
     }
-    let who = context.whose(row.memory_cgroup);
-    who
+    context.whose(row.memory_cgroup)
 }
 
 fn size(limit: u64) -> String {
