@@ -18,7 +18,8 @@ use crate::{
     account::{self, Wake, add, emit, log2},
     kernel::{self, Direct, Mem, Probed, Ptr, config, follow, load},
     maps::{
-        LATENESS, PACKET_SLOTS, PACKETS, QUEUE_WAIT, RING_CRITICAL, SOFTIRQ_NOW, SOFTIRQ_STATS,
+        HOLDER_NOW, LATENESS, PACKET_SLOTS, PACKETS, QUEUE_WAIT, RING_CRITICAL, SOFTIRQ_NOW,
+        SOFTIRQ_STATS,
     },
 };
 
@@ -162,8 +163,11 @@ fn exit(vector: u32) {
             *(&raw mut (*stats).wait).cast::<u64>().add(bucket(wait)) += 1;
         }
         let threshold = config!(stall_threshold_ns);
-        if wait >= threshold / 4 {
-            // For who had the CPU meanwhile (holder, where it sees switches only).
+        // For who had the CPU meanwhile (holder, where it sees switches only): the
+        // longest wait of a turn.
+        let turn = HOLDER_NOW.get_ptr(0).map_or(0, |holder| (*holder).last_ns);
+        let first = (*cpu).waited_until_ns < turn;
+        if wait >= threshold / 4 && (first || wait > (*cpu).waited_ns) {
             (*cpu).waited_until_ns = entered;
             (*cpu).waited_ns = wait;
             (*cpu).waited_vector = vector as u64;

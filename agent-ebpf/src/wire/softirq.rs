@@ -35,8 +35,8 @@ wire_struct! {
         pub suppressed: u64,
         /// Bit per vector: between entry and exit.
         pub running: u64,
-        /// End of the last wait over a quarter of the threshold, how long it
-        /// was, and its vector.
+        /// End of the longest wait of the running task's turn (of those over a
+        /// quarter of the threshold), how long it was, and its vector.
         pub waited_until_ns: u64,
         pub waited_ns: u64,
         pub waited_vector: u64,

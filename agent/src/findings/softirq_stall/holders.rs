@@ -6,6 +6,7 @@ use culprit_proto::v1::stall_holder::What;
 use super::Context;
 use super::looks::Joined;
 use super::trouble::Trouble;
+use crate::identity::Actor;
 use crate::probes::cgroup_read::CgroupRead;
 use crate::probes::holder::HolderSample;
 
@@ -35,6 +36,7 @@ struct Key {
 
 struct Group<'a> {
     key: Key,
+    actor: &'a Actor,
     samples: Vec<&'a HolderSample>,
     held_ns: u64,
 }
@@ -108,20 +110,22 @@ pub(super) fn of(
         } else {
             groups.push(Group {
                 key,
+                actor: &sample.actor,
                 samples: vec![sample],
                 held_ns,
             });
         }
     }
     groups.sort_by_key(|group| std::cmp::Reverse(group.held_ns));
-    let flusher = flusher(trouble, joined).map(|read| (read.actor.tid, read.actor.start_time_ns));
-    if let Some(flusher) = flusher
-        && let Some(at) = groups
-            .iter()
-            .position(|group| (group.key.tid, group.key.start_time_ns) == flusher)
-    {
+    if let Some((read, held_ns)) = flusher(trouble, joined) {
         // Seen at the lock itself: more than samples can say of interrupts off.
-        groups[..=at].rotate_right(1);
+        let is_it = |group: &Group<'_>| {
+            (group.key.tid, group.key.start_time_ns) == (read.actor.tid, read.actor.start_time_ns)
+        };
+        match groups.iter().position(is_it) {
+            Some(at) => groups[..=at].rotate_right(1),
+            None => groups.insert(0, unsampled(read, held_ns)),
+        }
     }
     let mut holders = Holders {
         held_ns: groups.iter().map(|group| group.held_ns).sum(),
@@ -160,9 +164,7 @@ fn holder(
         Some((cgroup, name)) => (name.clone(), Some(context.whose(*cgroup))),
         None => (String::new(), None),
     };
-    let who = first
-        .filter(|_| group.key.what == What::Task)
-        .map(|sample| context.who(&sample.actor));
+    let who = (group.key.what == What::Task).then(|| context.who(group.actor));
     StallHolder {
         what: group.key.what as i32,
         who,
@@ -177,20 +179,38 @@ fn holder(
     }
 }
 
-/// Who kept interrupts off with a flush of cgroup statistics, when that is what
-/// the trouble is about.
-fn flusher<'a>(trouble: &Trouble, joined: &'a Joined) -> Option<&'a CgroupRead> {
+/// Who kept interrupts off with flushes of cgroup statistics, when that is what the
+/// trouble is about, and for how long, all flushes together.
+fn flusher<'a>(trouble: &Trouble, joined: &'a Joined) -> Option<(&'a CgroupRead, u64)> {
     if !trouble.is_off() {
         return None;
     }
     let long = |read: &&CgroupRead| read.file.is_none() && read.took_ns >= trouble.irqs_off_ns / 2;
     let flushes = joined.reads.iter().filter(long);
-    // Who kept them off longest, all flushes together.
-    flushes.clone().max_by_key(|one| {
+    let total = |one: &CgroupRead| {
         let same = |read: &&CgroupRead| read.actor.tid == one.actor.tid;
         let all = flushes.clone().filter(same);
         all.map(|read| read.took_ns).sum::<u64>()
-    })
+    };
+    flushes
+        .clone()
+        .map(|one| (one, total(one)))
+        .max_by_key(|(_, total)| *total)
+}
+
+/// A flusher that no sample has met: they are not taken everywhere.
+fn unsampled(read: &CgroupRead, held_ns: u64) -> Group<'_> {
+    Group {
+        key: Key {
+            what: What::Task,
+            tid: read.actor.tid,
+            start_time_ns: read.actor.start_time_ns,
+            file: None,
+        },
+        actor: &read.actor,
+        samples: Vec::new(),
+        held_ns,
+    }
 }
 
 /// The stack that most samples share; the first of equals.

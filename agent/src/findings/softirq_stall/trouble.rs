@@ -117,9 +117,10 @@ impl Trouble {
         wait.max(run).max(self.irqs_off_ns).max(self.queue_wait_ns)
     }
 
-    /// Interrupts off are what it is about, and not softirqs held back.
+    /// Interrupts off are what it is about, and not softirqs held back. A softirq
+    /// that was raised just before waits as long.
     pub(super) fn is_off(&self) -> bool {
-        self.irqs_off_ns > self.of_vector().0
+        self.irqs_off_ns > self.of_vector().0 / 2
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {

@@ -197,9 +197,10 @@ fn summary(detail: &SoftirqStallDetail) -> String {
     match detail.holders.first() {
         Some(top) => {
             text += &format!(
-                "; {} had the CPU in {:.0}% of the time that was sampled",
+                "; {} had the CPU in {:.0}% of the time that was {}",
                 holder(top),
-                top.percent
+                top.percent,
+                if top.samples > 0 { "sampled" } else { "seen" }
             );
         }
         None => text += "; who had the CPU was not seen",
@@ -262,7 +263,7 @@ fn caveats(holders: &Holders, left_out: u64, context: &Context<'_>) -> Vec<Strin
         Err(reason) => caveats.push(format!("who had the CPU is not known: {}", clip(reason))),
         Ok("perf_event") => {}
         Ok(flavour) => caveats.push(format!(
-            "the holder is who gave the CPU up after the wait ({flavour} of sched_switch): perf events are refused, so there is no stack, and work with interrupts off is booked to nobody"
+            "the holder is who gave the CPU up after the wait ({flavour} of sched_switch): perf events are refused, so there is no stack, and of work with interrupts off only flushes of cgroup statistics are known"
         )),
     }
     if let Some(reason) = &holders.no_names {

@@ -61,32 +61,51 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     }
     let mut churn = Load::start(&tools.load, Place::Here, &arguments)?;
     churn.line("cgroups")?;
-    let agent = start(tools, SPEAKS)?;
-    let mut reader = reader("40")?;
-    let pid = reader.pid();
-    reader.go()?;
-    reader.finish()?;
+    let agent = start(tools, "auto")?;
+    let pid = read(reader("40")?)?;
     let expects = [named(pid, cgroup.path.clone(), dying), stalled(pid)];
     settle(agent, &expects, report, subject)?;
+    // Without samples the flush itself says who it is, where it has tracepoints.
+    let flavour = "tp_btf";
+    let subject = Subject { flavour, ..subject };
+    if kernel_at_least(6, 11)? {
+        let agent = start(tools, flavour)?;
+        let pid = read(reader("40")?)?;
+        settle(agent, &[stalled(pid)], report, subject)?;
+    } else {
+        let why = "cgroup_rstat_locked is there from 6.11 on";
+        report.skip(subject, "softirq_stall without samples", why);
+    }
     churn.go()?;
     churn.finish()?;
     Ok(())
 }
 
-fn start(tools: &Tools, speaks: &str) -> Result<Agent> {
-    let own = format!("{NAME}={speaks}");
-    let stall = format!("softirq_stall={speaks}");
+/// Has the file read; by whom.
+fn read(mut reader: Load) -> Result<u32> {
+    let pid = reader.pid();
+    reader.go()?;
+    reader.finish()?;
+    Ok(pid)
+}
+
+fn start(tools: &Tools, holder: &str) -> Result<Agent> {
+    let own = format!("{NAME}={SPEAKS}");
+    let stall = format!("softirq_stall={SPEAKS}");
+    let holder = format!("holder={holder}");
     let flags = [
         "--finding",
         &own,
         "--finding",
         &stall,
         "--stall-threshold",
-        speaks,
+        SPEAKS,
+        "--probe",
+        &holder,
         "--holder-rate",
         "2000",
     ];
-    Agent::start(tools, NAME, &flags)
+    Agent::start(tools, &format!("{NAME}-{holder}"), &flags)
 }
 
 /// Nothing changes: the same reads are fast.
