@@ -20,6 +20,7 @@ use crate::scenario::tools::Tools;
 
 const NAME: &str = "conntrack_trouble";
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// Entries that are allowed, and that are tried.
 const ROOM: u64 = 64;
 const FLOWS: &str = "600";
@@ -73,6 +74,14 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let expects = [expect("room enough: silent", |events| silent(events, NAME))];
     settle(agent, &expects, report, subject)?;
 
+    // The limit is the node's: its own connections would be dropped as well.
+    let count = std::fs::read_to_string(COUNT).context(COUNT)?;
+    let tracked: u64 = count.trim().parse().context(COUNT)?;
+    if tracked >= ROOM / 2 {
+        let why = format!("this machine tracks {tracked} connections of its own");
+        report.skip(subject, "a full table", &why);
+        return Ok(());
+    }
     let limit = Limit::set(ROOM)?;
     let agent = Agent::start(tools, NAME, &[])?;
     std::thread::sleep(ROUND);
