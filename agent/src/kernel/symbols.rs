@@ -53,6 +53,9 @@ impl Symbols {
     /// Why there are no names: the file cannot be read, or shows no addresses
     /// (kernel.kptr_restrict).
     pub fn names(&mut self, addresses: &[u64]) -> Result<Vec<String>, String> {
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
         if self.table.is_none() {
             let file = self.file.as_mut().map_err(|reason| reason.clone())?;
             let table = read(file).map_err(|e| e.to_string())?;
