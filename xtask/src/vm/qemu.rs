@@ -100,8 +100,11 @@ impl Run<'_> {
         command
             // No KVM: nested it hangs on some hosts. Without cx16: 6.12 crashed in SLUB with it.
             .args([
+                // One thread for both CPUs: with two of them a CPU now and then goes on
+                // with code that the other one has patched (text_poke, each time a
+                // probe is attached), and hangs in the kernel for good.
                 "-accel",
-                "tcg",
+                "tcg,thread=single",
                 "-cpu",
                 "max,-cx16",
                 "-m",
@@ -191,8 +194,8 @@ impl Run<'_> {
                 lines: lines.to_vec(),
                 exit,
             }),
-            // TCG with two CPUs now and then runs a breakpoint that the kernel has
-            // just patched over (text_poke): no fault of kernel or payload.
+            // TCG now and then runs a breakpoint that the kernel has just patched over
+            // (text_poke): no fault of kernel or payload.
             None if self.emulator_fault() => Err(Failure::Boot(anyhow::anyhow!(
                 "the emulator ran a patched-over breakpoint (Oops: int3)"
             ))),
