@@ -12,6 +12,9 @@ use crate::probes::holder::HolderSample;
 
 /// Holders that are told, the largest share first; the rest is their sum.
 pub(super) const MAX: usize = 8;
+/// What one late look counts at most: where a hypervisor takes the CPU away, looks
+/// are very late, and are not to outweigh all others.
+const LATE_NS: u64 = 10_000_000;
 /// The smallest share that is told, 1 in so many.
 const LEAST: u64 = 20;
 
@@ -56,10 +59,11 @@ fn what(sample: &HolderSample) -> What {
 /// With interrupts off no sample is taken, and the next one stands for all.
 fn held(sample: &HolderSample) -> u64 {
     let waited = sample.pending_ns.max(sample.running_ns);
+    let late = sample.late_ns.min(LATE_NS);
     if waited == 0 {
-        sample.held_ns + sample.late_ns
+        sample.held_ns + late
     } else {
-        sample.held_ns.min(waited) + sample.late_ns
+        sample.held_ns.min(waited) + late
     }
 }
 
@@ -74,14 +78,9 @@ fn key(sample: &HolderSample) -> Key {
     }
 }
 
-/// How long something had waited at a sample; where interrupts off are the trouble,
-/// how long they had been.
-fn waited(sample: &HolderSample, off: bool) -> u64 {
-    if off {
-        sample.late_ns
-    } else {
-        sample.pending_ns.max(sample.running_ns)
-    }
+/// How long something had waited, or interrupts had been off, at a sample.
+fn waited(sample: &HolderSample) -> u64 {
+    sample.pending_ns.max(sample.running_ns).max(sample.late_ns)
 }
 
 /// Groups samples by who had the CPU. Only those count that are of a wait of some
@@ -92,10 +91,8 @@ pub(super) fn of(
     threshold: u64,
     context: &mut Context<'_>,
 ) -> Holders {
-    let enough = (threshold / 2).max(trouble.worst() / 4);
     let all = &joined.samples;
-    let off = trouble.is_off();
-    let counts = |sample: &&HolderSample| waited(sample, off) >= enough;
+    let counts = |sample: &&HolderSample| waited(sample) >= threshold / 2;
     let mut samples: Vec<&HolderSample> = all.iter().filter(counts).collect();
     if samples.is_empty() {
         samples = all.iter().collect();

@@ -111,12 +111,6 @@ impl Trouble {
         row.copied().unwrap_or_default()
     }
 
-    /// The longest time of all, nanoseconds.
-    pub(super) fn worst(&self) -> u64 {
-        let (wait, run) = self.of_vector();
-        wait.max(run).max(self.irqs_off_ns).max(self.queue_wait_ns)
-    }
-
     /// Interrupts off are what it is about, and not softirqs held back. A softirq
     /// that was raised just before waits as long.
     pub(super) fn is_off(&self) -> bool {

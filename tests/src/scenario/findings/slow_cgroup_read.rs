@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::softirq_stall::holder;
 use super::{evidence_is_printed, found, is_party, runs_as, silent};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
@@ -63,7 +64,10 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     churn.line("cgroups")?;
     let agent = start(tools, "auto")?;
     let pid = read(reader("40")?)?;
-    let expects = [named(pid, cgroup.path.clone(), dying), stalled(pid)];
+    let expects = [
+        named(pid, cgroup.path.clone(), dying),
+        stalled(pid, cgroup.path.clone()),
+    ];
     settle(agent, &expects, report, subject)?;
     // Without samples the flush itself says who it is, where it has tracepoints.
     let flavour = "tp_btf";
@@ -71,7 +75,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     if kernel_at_least(6, 11)? {
         let agent = start(tools, flavour)?;
         let pid = read(reader("40")?)?;
-        settle(agent, &[stalled(pid)], report, subject)?;
+        settle(agent, &[stalled(pid, cgroup.path.clone())], report, subject)?;
     } else {
         let why = "cgroup_rstat_locked is there from 6.11 on";
         report.skip(subject, "softirq_stall without samples", why);
@@ -169,14 +173,20 @@ fn named(pid: u32, cgroup: String, dying: bool) -> Expect {
 }
 
 /// The same as a stall: interrupts were off, and the reader held the CPU.
-fn stalled(pid: u32) -> Expect {
+fn stalled(pid: u32, cgroup: String) -> Expect {
     expect("softirq_stall names it as the holder", move |events| {
-        let event = of(events, "softirq_stall", pid)?;
+        let all = found(events, "softirq_stall");
+        let last: Vec<String> = all.iter().rev().take(2).map(ToString::to_string).collect();
+        let event = all
+            .into_iter()
+            .find(|event| holder(event, pid, COMM).is_ok())
+            .with_context(|| format!("it holds nothing; the last: {last:?}"))?;
         is_party(event, "holder", pid)?;
         evidence_is_printed(events, event)?;
-        if sees_files(events) {
-            let file = "/finding/detail/softirq_stall/holders/0/file";
-            is_text(event, file, "memory.stat")?;
+        let holder = holder(event, pid, COMM)?;
+        if sees_files(events) && !text(holder, "/file").is_empty() {
+            is_text(holder, "/file", "memory.stat")?;
+            is_text(holder, "/file_cgroup/cgroup/path", &cgroup)?;
         }
         Ok(text(event, "/finding/summary").to_owned())
     })

@@ -111,7 +111,7 @@ fn held(
                 ensure!(caveats.to_string().contains("sched_switch"), "{event}");
                 return Ok(format!("{flavour} says that it has none"));
             }
-            let holder = holder(event, pid)?;
+            let holder = holder(event, pid, COMM)?;
             let stack = holder.get("stack").context("no stack")?.to_string();
             ensure!(stack.contains("fib6_"), "{stack}");
             is_text(holder, "/syscall", "sendto")?;
@@ -134,12 +134,12 @@ fn detail(field: &str) -> String {
 }
 
 /// This process among the holders.
-fn holder(event: &Value, pid: u32) -> Result<&Value> {
+pub(super) fn holder<'a>(event: &'a Value, pid: u32, comm: &str) -> Result<&'a Value> {
     let holders = event.pointer(&detail("holders")).and_then(Value::as_array);
     holders
         .into_iter()
         .flatten()
-        .find(|one| is_process(one, "/who/process", pid, COMM).is_ok())
+        .find(|one| is_process(one, "/who/process", pid, comm).is_ok())
         .with_context(|| format!("it holds nothing: {event}"))
 }
 
@@ -148,7 +148,7 @@ fn of(events: &[Value], pid: u32) -> Result<&Value> {
     let all = found(events, NAME);
     let last: Vec<String> = all.iter().rev().take(2).map(ToString::to_string).collect();
     all.into_iter()
-        .find(|event| holder(event, pid).is_ok())
+        .find(|event| holder(event, pid, COMM).is_ok())
         .with_context(|| format!("no {NAME} names it; the last: {last:?}"))
 }
 
@@ -159,10 +159,10 @@ fn named(pid: u32, cpu: u64) -> Expect {
         is_party(event, "holder", pid)?;
         let wait = number(event, &detail("wait_ns"))?;
         ensure!(wait >= SPEAKS_MS * 1_000_000, "{event}");
-        let share = holder(event, pid)?.get("percent");
+        let share = holder(event, pid, COMM)?.get("percent");
         let share = share.and_then(Value::as_f64).unwrap_or_default();
         // The way up walks too, in a kernel thread, and some kernels walk as long.
-        ensure!(share >= 25.0, "{share}% in {event}");
+        ensure!(share >= 10.0, "{share}% in {event}");
         evidence_is_printed(events, event)?;
         Ok(text(event, "/finding/summary").to_owned())
     })
