@@ -269,7 +269,17 @@ impl Conntrack {
         row.last = Some(cpus);
     }
 
-    /// What a namespace, and the host's, lost within the last minute.
+    /// What a namespace and the node's own lost within the last minute: a packet of a
+    /// pod passes both.
+    pub(super) fn around(&self, netns: u32, host: u32, now: Instant) -> Counts {
+        let mut sum = self.recent(netns, now);
+        if host != netns {
+            sum.add(&self.recent(host, now));
+        }
+        sum
+    }
+
+    /// What a namespace lost within the last minute.
     pub(super) fn recent(&self, netns: u32, now: Instant) -> Counts {
         let mut sum = Counts::default();
         if let Some(row) = self.namespaces.get(&netns) {

@@ -156,7 +156,7 @@ impl Work {
         });
         let statuses = parts.ledger.statuses();
         let on = |name| parts.options.threshold(name).is_some();
-        let wants_conntrack = on("conntrack_trouble") || on("dns_trouble");
+        let wants_conntrack = on("conntrack_trouble") || on("dns_trouble") || on("connect_trouble");
         let host_netns = std::fs::metadata(parts.proc_root.join("1/ns/net"))
             .ok()
             .and_then(|file| u32::try_from(file.ino()).ok())

@@ -111,6 +111,11 @@ impl ConnectTrouble {
         let mut detail = trouble.detail(now);
         detail.remote = remote.to_string();
         detail.dropped = self.causes.of(remote, now);
+        let tracked = context
+            .conntrack
+            .around(who.netns, context.host_netns(), now);
+        detail.conntrack_dropped = tracked.drop;
+        detail.conntrack_insert_failed = tracked.insert_failed;
         let listener = self.causes.listener_at(remote, now);
         let caveats = words::caveats(context, trouble, self.left_out);
         let mut finding = words::finding(trouble, detail, &who, listener, caveats);

@@ -83,6 +83,13 @@ fn summary(
             clip(&cause.reason)
         );
     }
+    let tracked = detail.conntrack_dropped + detail.conntrack_insert_failed;
+    if tracked > 0 && silent(detail) {
+        text += &format!(
+            "; connection tracking dropped {} packets and lost {} inserts in the same minute",
+            detail.conntrack_dropped, detail.conntrack_insert_failed
+        );
+    }
     if let Some(listener) = listener {
         text += &format!(
             "; {} listens there and its accept queue is full ({} of {})",
@@ -95,6 +102,11 @@ fn summary(
     text
 }
 
+/// Nobody answers: what connection tracking drops looks so.
+fn silent(detail: &ConnectTroubleDetail) -> bool {
+    detail.timed_out + detail.syn_retransmits > 0
+}
+
 fn mend(detail: &ConnectTroubleDetail, listener: Option<&FullListener>) -> String {
     let remote = &detail.remote;
     let cause = detail
@@ -103,6 +115,12 @@ fn mend(detail: &ConnectTroubleDetail, listener: Option<&FullListener>) -> Strin
         .map_or("", |cause| cause.reason.as_str());
     if listener.is_some() {
         return format!("See accept_queue_full of {remote}: the server does not accept.");
+    }
+    // The kernel gives NETFILTER_DROP for that, too.
+    if detail.conntrack_dropped > 0 && silent(detail) {
+        return format!(
+            "The connection tracking table is full, and new connections to {remote} and elsewhere are dropped: see conntrack_trouble."
+        );
     }
     if cause.contains("NETFILTER") || cause.contains("XT_") {
         return format!(

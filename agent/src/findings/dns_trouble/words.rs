@@ -21,8 +21,9 @@ pub(super) fn report(
 ) {
     let now = context.now;
     let counts = row.counts(now);
-    let tracked = context.conntrack.recent(who.netns, now);
-    let host = context.conntrack.recent(context.host_netns(), now);
+    let tracked = context
+        .conntrack
+        .around(who.netns, context.host_netns(), now);
     let server = Endpoint {
         ip: key.0.clone(),
         port: key.1,
@@ -47,8 +48,8 @@ pub(super) fn report(
             .collect(),
         name: counts.name,
         answered_total: histogram.as_ref().map_or(0, |all| all.count),
-        conntrack_insert_failed: tracked.insert_failed + host.insert_failed,
-        conntrack_dropped: tracked.drop + host.drop,
+        conntrack_insert_failed: tracked.insert_failed,
+        conntrack_dropped: tracked.drop,
     };
     let severity = if detail.unanswered > 0 || detail.late > 0 {
         Severity::Warning

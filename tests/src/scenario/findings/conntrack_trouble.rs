@@ -12,7 +12,7 @@ use crate::net::pair::{FAR_V4, Pair};
 use crate::net::track::track;
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
-use crate::scenario::expect::{expect, is_number, is_text, number, settle, text};
+use crate::scenario::expect::{Expect, expect, is_number, is_text, number, settle, text};
 use crate::scenario::load::{Load, Place};
 use crate::scenario::oom::{FIRST, POD_UID};
 use crate::scenario::report::{Report, Subject};
@@ -122,6 +122,22 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         }
         Ok(text(event, "/finding/summary").to_owned())
     })];
+    let expects: Vec<Expect> = expects
+        .into_iter()
+        .chain([expect("connect_trouble knows of it", |events| {
+            let event = found(events, "connect_trouble")
+                .into_iter()
+                .find(|event| text(event, "/who/process/comm") == "sufferer")
+                .context("no connect_trouble of it")?;
+            let dropped = "/finding/detail/connect_trouble/conntrack_dropped";
+            ensure!(number(event, dropped)? >= 100, "{event}");
+            ensure!(
+                text(event, "/finding/mend").contains("conntrack_trouble"),
+                "{event}"
+            );
+            Ok(text(event, "/finding/summary").to_owned())
+        })])
+        .collect();
     settle(agent, &expects, report, subject)?;
     drop(limit);
     drop(flows);
