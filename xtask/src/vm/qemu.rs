@@ -93,6 +93,13 @@ impl Run<'_> {
             },
             self.payload.join(",")
         );
+        // Two of the preemption models, for who holds a CPU in the kernel; the others
+        // have what their kernel was built with.
+        match self.machine.name {
+            "6.1-v1" => line.push_str(" preempt=none"),
+            "6.12" => line.push_str(" preempt=voluntary"),
+            _ => {}
+        }
         if self.machine.lockdown {
             line.push_str(" lockdown=confidentiality");
         }
