@@ -212,11 +212,13 @@ fn unsampled(read: &CgroupRead, held_ns: u64) -> Group<'_> {
 
 /// The stack that most samples share; the first of equals.
 fn most_frequent<'a>(samples: &[&'a HolderSample]) -> &'a [u64] {
-    let mut best: (usize, &[u64]) = (0, &[]);
+    // A frame or two are the way into the kernel, and tell nothing.
+    let mut best: ((bool, usize), &[u64]) = ((false, 0), &[]);
     for sample in samples {
         let same = samples.iter().filter(|o| o.stack == sample.stack).count();
-        if same > best.0 && !sample.stack.is_empty() {
-            best = (same, &sample.stack);
+        let rank = (sample.stack.len() > 2, same);
+        if rank > best.0 && !sample.stack.is_empty() {
+            best = (rank, &sample.stack);
         }
     }
     best.1

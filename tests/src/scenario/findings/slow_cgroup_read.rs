@@ -64,10 +64,11 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     churn.line("cgroups")?;
     let agent = start(tools, "auto")?;
     let pid = read(reader("40")?)?;
-    let expects = [
-        named(pid, cgroup.path.clone(), dying),
-        stalled(pid, cgroup.path.clone()),
-    ];
+    let mut expects = vec![named(pid, cgroup.path.clone(), dying)];
+    // Before, samples alone tell, which the pauses of an emulated machine outweigh.
+    if kernel_at_least(6, 11)? {
+        expects.push(stalled(pid, cgroup.path.clone()));
+    }
     settle(agent, &expects, report, subject)?;
     // Without samples the flush itself says who it is, where it has tracepoints.
     let flavour = "tp_btf";
@@ -78,7 +79,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         settle(agent, &[stalled(pid, cgroup.path.clone())], report, subject)?;
     } else {
         let why = "cgroup_rstat_locked is there from 6.11 on";
-        report.skip(subject, "softirq_stall without samples", why);
+        report.skip(subject, "softirq_stall names the reader", why);
     }
     churn.go()?;
     churn.finish()?;
