@@ -16,4 +16,5 @@ mod syn_retransmit;
 mod tcp_connect;
 mod tcp_flow;
 mod tcp_listen;
+mod walk;
 mod work;

@@ -2,7 +2,7 @@
 //! at close. Opening and closing come from `sock`.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_sock_from_file},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
@@ -11,7 +11,6 @@ use aya_ebpf::{
 };
 use culprit_agent_ebpf::wire::{
     KIND_TCP_FLOW,
-    config::{HAVE_PROBE_READ, HAVE_SOCK_FROM_FILE},
     stats::PROBE_TCP_FLOW,
     tcp::{
         Call, SOCK_ACCEPTED, SOCK_ESTABLISHED, SOCK_FOUND, SOCK_LATE, SOCK_OPENER, SockState,
@@ -22,10 +21,10 @@ use culprit_agent_ebpf::wire::{
 use super::sock::{
     self, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV,
 };
-use super::tcp_listen;
+use super::{tcp_listen, walk};
 use crate::{
     account::{self, Wake, add, emit},
-    kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
+    kernel::{self, Direct, Mem, Probed, Ptr, load},
     maps::{CALLS, RING_BULK, SOCKS},
 };
 
@@ -341,54 +340,39 @@ pub fn recv_length_raw_tp(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `struct bpf_iter__task_file`: meta, task, fd, file, 8 bytes each.
-///
-/// Walks the open files of every task once at start: sockets of all network
-/// namespaces, with who has them.
+/// Puts the sockets that are there at start into the table.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn seed_sockets(ctx: *const Ptr) -> i32 {
-    // SAFETY: the context's layout; both pointers may be null at the end.
-    let (task, file) = unsafe { (ctx.add(1).read_volatile(), ctx.add(3).read_volatile()) };
-    if task.is_null() || file.is_null() {
-        return 0;
-    }
-    if have(HAVE_SOCK_FROM_FILE) {
-        // SAFETY: file is a BTF pointer.
-        let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
-        if !socket.is_null() {
-            seed::<Direct>(follow!(Direct, socket, socket_sk), task);
-        }
-    } else if have(HAVE_PROBE_READ) {
-        let sk = sock::socket_of_file(file);
-        if !sk.is_null() {
-            seed::<Probed>(sk, task);
-        }
-    }
-    0
+    walk::step::<Seed>(ctx)
 }
 
-#[inline(always)]
-fn seed<M: Mem>(sk: Ptr, task: Ptr) {
-    if sk.is_null() || !sock::is_tcp::<M>(sk) {
-        return;
-    }
-    let tcp_state = u32::from(load!(M, sk, skc_state: u8));
-    if tcp_state == TCP_LISTEN {
-        return sock::found_listener::<M>(sk, task);
-    }
-    if tcp_state == TCP_CLOSE || tcp_state == TCP_SYN_RECV || SOCKS.get_ptr(sk as u64).is_some() {
-        return;
-    }
-    sock::found::<M>(sk, |state| {
-        // SAFETY: a live map value.
-        unsafe {
-            kernel::fill_task::<M>(&raw mut (*state).opener, task);
-            (*state).flags |= SOCK_OPENER;
-            (*state).active_ns = bpf_ktime_get_ns();
-            if tcp_state != sock::TCP_SYN_SENT {
-                (*state).flags |= SOCK_ESTABLISHED;
-            }
+struct Seed;
+
+impl walk::Walk for Seed {
+    #[inline(always)]
+    fn socket<M: Mem>(sk: Ptr, task: Ptr) {
+        if !sock::is_tcp::<M>(sk) {
+            return;
         }
-    });
+        let tcp_state = u32::from(load!(M, sk, skc_state: u8));
+        if tcp_state == TCP_LISTEN {
+            return sock::found_listener::<M>(sk, task);
+        }
+        if tcp_state == TCP_CLOSE || tcp_state == TCP_SYN_RECV || SOCKS.get_ptr(sk as u64).is_some()
+        {
+            return;
+        }
+        sock::found::<M>(sk, |state| {
+            // SAFETY: a live map value.
+            unsafe {
+                kernel::fill_task::<M>(&raw mut (*state).opener, task);
+                (*state).flags |= SOCK_OPENER;
+                (*state).active_ns = bpf_ktime_get_ns();
+                if tcp_state != sock::TCP_SYN_SENT {
+                    (*state).flags |= SOCK_ESTABLISHED;
+                }
+            }
+        });
+    }
 }

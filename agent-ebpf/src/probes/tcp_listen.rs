@@ -5,13 +5,13 @@
 //! agent starts while a listener looks full.
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_sock_from_file},
+    helpers::bpf_ktime_get_ns,
     macros::{fentry, kprobe},
     programs::{FEntryContext, ProbeContext},
 };
 use culprit_agent_ebpf::wire::{
     KIND_TCP_LISTEN,
-    config::{HAVE_LISTEN, HAVE_PROBE_READ, HAVE_SOCK_FROM_FILE},
+    config::HAVE_LISTEN,
     stats::PROBE_TCP_LISTEN,
     tcp::{
         ACCEPT_BUCKETS, LISTEN_ACK, LISTEN_FILLED, LISTEN_LOOK, LISTEN_SYN, Listener, ListenerKey,
@@ -20,6 +20,7 @@ use culprit_agent_ebpf::wire::{
 };
 
 use super::sock::{self, AF_INET6, TCP_LISTEN};
+use super::walk;
 use crate::{
     account::{self, Wake, add, emit, log2},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
@@ -300,50 +301,34 @@ pub fn listen_ack6_kprobe(ctx: ProbeContext) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn look_listeners(ctx: *const Ptr) -> i32 {
-    // SAFETY: the context's layout; both pointers may be null at the end.
-    let (task, file) = unsafe { (ctx.add(1).read_volatile(), ctx.add(3).read_volatile()) };
-    if task.is_null() || file.is_null() {
-        return 0;
-    }
-    if have(HAVE_SOCK_FROM_FILE) {
-        // SAFETY: file is a BTF pointer.
-        let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
-        if !socket.is_null() {
-            look::<Direct>(follow!(Direct, socket, socket_sk), task);
-        }
-    } else if have(HAVE_PROBE_READ) {
-        let sk = sock::socket_of_file(file);
-        if !sk.is_null() {
-            look::<Probed>(sk, task);
-        }
-    }
-    0
+    walk::step::<Look>(ctx)
 }
 
-#[inline(always)]
-fn look<M: Mem>(sk: Ptr, task: Ptr) {
-    if sk.is_null()
-        || u32::from(load!(M, sk, skc_state: u8)) != TCP_LISTEN
-        || !sock::is_tcp::<M>(sk)
-    {
-        return;
-    }
-    let key = key_of::<M>(sk);
-    if LISTENERS.get_ptr(key).is_none() {
-        sock::found_listener::<M>(sk, task);
-    }
-    let Some(row) = LISTENERS.get_ptr_mut(key) else {
-        return account::unmatched(PROBE_TCP_LISTEN);
-    };
-    let backlog = load!(M, sk, sk_ack_backlog: u32);
-    let max_backlog = load!(M, sk, sk_max_ack_backlog: u32);
-    let drops = load!(M, sk, sk_drops: u32);
-    // SAFETY: a live map value.
-    unsafe {
-        if !is_full(backlog, max_backlog) && drops <= (*row).told_drops {
+struct Look;
+
+impl walk::Walk for Look {
+    #[inline(always)]
+    fn socket<M: Mem>(sk: Ptr, task: Ptr) {
+        if u32::from(load!(M, sk, skc_state: u8)) != TCP_LISTEN || !sock::is_tcp::<M>(sk) {
             return;
         }
-        let reading = reading::<M>(sk, backlog, max_backlog, LISTEN_LOOK);
-        tell(row, key, reading);
+        let key = key_of::<M>(sk);
+        if LISTENERS.get_ptr(key).is_none() {
+            sock::found_listener::<M>(sk, task);
+        }
+        let Some(row) = LISTENERS.get_ptr_mut(key) else {
+            return account::unmatched(PROBE_TCP_LISTEN);
+        };
+        let backlog = load!(M, sk, sk_ack_backlog: u32);
+        let max_backlog = load!(M, sk, sk_max_ack_backlog: u32);
+        let drops = load!(M, sk, sk_drops: u32);
+        // SAFETY: a live map value.
+        unsafe {
+            if !is_full(backlog, max_backlog) && drops <= (*row).told_drops {
+                return;
+            }
+            let reading = reading::<M>(sk, backlog, max_backlog, LISTEN_LOOK);
+            tell(row, key, reading);
+        }
     }
 }
