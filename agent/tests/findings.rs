@@ -15,7 +15,7 @@ use culprit_proto::v1::{
 use prost::Message;
 use snapbox::{assert_data_eq, str};
 use support::running::{HOSTILE, Running, assert_harmless, command, run, text};
-use support::{connect, connect_by};
+use support::{connect, connect_by, events_when};
 
 /// 2026-11-22T12:00:00Z
 const NOON: u64 = 1_795_348_800_000_000_000;
@@ -133,10 +133,11 @@ INFO oom_autopsy 2026-11-22 12:00:02Z second[812] (2 times since 11:59:00)
 #[tokio::test(flavor = "multi_thread")]
 async fn no_finding_is_said_with_what_it_covers() {
     let running = start();
+    // The first record says what runs, and when it was written; the connect is of 1970.
+    events_when(&running.agent.journal(), |events| !events.is_empty()).await;
     running.give([connect(1, 1)]).await;
     let silent = running.run(&FINDINGS).await;
     assert!(silent.status.success() && silent.stdout.is_empty());
-    // The coverage record is older than the connect, which is of 1970.
     let said = text(&silent.stderr);
     assert!(
         said.starts_with("no findings: nothing went wrong in what the recorder holds (since 20")

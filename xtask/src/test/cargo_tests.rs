@@ -17,19 +17,28 @@ pub(super) fn run() -> Result<Tally> {
         .with_context(|| format!("starting `{}`", sh::shown(&command)))?;
     let output = child.stdout.take().context("stdout was asked for")?;
     let mut tally = Tally::default();
+    let mut named = 0;
     for line in BufReader::new(output).lines() {
         let line = line.context("reading the output of cargo test")?;
         println!("{line}");
+        if let Some(name) = failure(&line) {
+            tally.failed.push(format!("test {name}"));
+            named += 1;
+        }
         if let Some((passed, failed, ignored)) = counts(&line) {
             tally.passed += passed;
-            tally.failed += failed;
+            // A failure that the lines before did not name, as of a test that ended its program.
+            let unnamed = failed.saturating_sub(std::mem::take(&mut named));
+            tally
+                .failed
+                .extend((0..unnamed).map(|_| "a test".to_owned()));
             if ignored > 0 {
                 tally.left_out.push(format!("{ignored} ignored tests"));
             }
         }
     }
     let status = child.wait().context("waiting for cargo test")?;
-    if !status.success() && tally.failed == 0 {
+    if !status.success() && tally.failed.is_empty() {
         // It did not build, or a test program died before its summary.
         tally.check("cargo test", Err(anyhow::anyhow!("{status}")));
     }
@@ -45,9 +54,21 @@ fn counts(line: &str) -> Option<(usize, usize, usize)> {
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
+/// `test a::b ... FAILED` -> `a::b`.
+fn failure(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::counts;
+    use super::{counts, failure};
+
+    #[test]
+    fn a_failed_test_is_named() {
+        assert_eq!(failure("test a::b ... FAILED"), Some("a::b"));
+        assert_eq!(failure("test a::b ... ok"), None);
+        assert_eq!(failure("test result: FAILED. 3 passed"), None);
+    }
 
     #[test]
     fn the_summary_line_is_counted() {

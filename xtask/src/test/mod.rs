@@ -25,7 +25,9 @@ pub(crate) struct Options {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
-    pub(crate) failed: usize,
+    /// What failed, one line each: said again after the table, where who reads only the end of a
+    /// long log finds it.
+    pub(crate) failed: Vec<String>,
     /// What was not done, and why; in CI that is no success.
     pub(crate) left_out: Vec<String>,
 }
@@ -43,16 +45,19 @@ impl Tally {
     pub(crate) fn check(&mut self, what: &str, result: Result<()>) {
         match result {
             Ok(()) => self.passed += 1,
-            Err(error) => {
-                println!("FAILED {what}: {error:#}");
-                self.failed += 1;
-            }
+            Err(error) => self.fail(format!("{what}: {error:#}")),
         }
+    }
+
+    /// Counts what failed, and says so.
+    pub(crate) fn fail(&mut self, what: String) {
+        println!("FAILED {what}");
+        self.failed.push(what);
     }
 
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
-        self.failed += other.failed;
+        self.failed.extend(other.failed);
         self.left_out.extend(other.left_out);
     }
 }
@@ -95,16 +100,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("\n== {} ==", tier.name());
         let started = Instant::now();
         let tally = tier.run(&mut shared).unwrap_or_else(|error| {
-            println!("FAILED {}: {error:#}", tier.name());
-            Tally {
-                failed: 1,
-                ..Tally::default()
-            }
+            let mut tally = Tally::default();
+            tally.fail(format!("{}: {error:#}", tier.name()));
+            tally
         });
         table.push(vec![
             tier.name().to_owned(),
             tally.passed.to_string(),
-            tally.failed.to_string(),
+            tally.failed.len().to_string(),
             started.elapsed().as_secs().to_string(),
             if tally.left_out.is_empty() {
                 "-".to_owned()
@@ -119,16 +122,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         std::env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1"),
     );
     println!("\n{}", aligned(&table));
+    for what in &total.failed {
+        println!("FAILED {}", first_lines(what));
+    }
     if let Err(error) = &verdict {
         println!("{error:#}");
     }
-    println!("{} passed, {} failed", total.passed, total.failed);
+    println!("{} passed, {} failed", total.passed, total.failed.len());
     verdict
 }
 
+/// Enough to know what it was; the whole is where it happened.
+fn first_lines(what: &str) -> String {
+    const LINES: usize = 3;
+    let mut text: Vec<&str> = what.lines().take(LINES).collect();
+    if what.lines().nth(LINES).is_some() {
+        text.push("  ...");
+    }
+    text.join("\n")
+}
+
 fn verdict(total: &Tally, ci: bool) -> Result<()> {
-    if total.failed > 0 {
-        bail!("{} failed", total.failed);
+    if !total.failed.is_empty() {
+        bail!("{} failed", total.failed.len());
     }
     if total.passed == 0 {
         bail!("nothing was tested");
@@ -150,7 +166,7 @@ mod tests {
     fn leaving_out_is_no_success_in_ci() {
         let total = Tally {
             passed: 5,
-            failed: 0,
+            failed: Vec::new(),
             left_out: vec!["live: not root".into()],
         };
         assert!(verdict(&total, false).is_ok());
@@ -163,7 +179,7 @@ mod tests {
             verdict(
                 &Tally {
                     passed: 5,
-                    failed: 1,
+                    failed: vec!["a test".into()],
                     left_out: Vec::new()
                 },
                 false

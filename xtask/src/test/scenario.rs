@@ -36,10 +36,10 @@ pub(super) fn run(shared: &mut Shared, program: &str, words: &[&str]) -> Result<
     if let Some(line) = garbage {
         bail!("{program} printed {line:?}, which is no result");
     }
-    if !status.success() && tally.failed == 0 {
+    if !status.success() && tally.failed.is_empty() {
         bail!("`{}`: {status}", sh::shown(&command));
     }
-    if tally.passed == 0 && tally.failed == 0 {
+    if tally.passed == 0 && tally.failed.is_empty() {
         bail!("`{}` checked nothing", sh::shown(&command));
     }
     Ok(tally)
@@ -56,10 +56,7 @@ fn count(check: &Check, tally: &mut Tally) {
             println!("ok     {name}");
             tally.passed += 1;
         }
-        Verdict::Fail => {
-            println!("FAILED {name}: {}", check.detail);
-            tally.failed += 1;
-        }
+        Verdict::Fail => tally.fail(format!("{name}: {}", check.detail)),
         Verdict::Skip => println!("skip   {name}: {}", check.detail),
     }
 }
