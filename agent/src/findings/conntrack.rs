@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Readings;
+use super::turn::Turn;
 use crate::pipeline::source::Resolver;
 
 /// Namespaces that are read in one round.
@@ -83,15 +84,16 @@ pub(super) struct Namespace {
 #[derive(Debug, Default)]
 pub(super) struct Conntrack {
     pub(super) namespaces: BTreeMap<u32, Namespace>,
-    /// Most entries of one namespace (nf_conntrack_max); 0 not known.
-    pub(super) max: u64,
+    /// Most entries of one namespace (nf_conntrack_max; 0 is no bound), or why that is not
+    /// known; None before the first look.
+    pub(super) max: Option<Result<u64, String>>,
     /// Why there are no counters.
     pub(super) unread: Option<String>,
     /// Namespaces that are not looked at.
     pub(super) left_out: u64,
     listed: Option<Instant>,
     round: Option<Instant>,
-    turn: u32,
+    turn: Turn<u32>,
 }
 
 /// Rows of /proc/net/stat/nf_conntrack by CPU, and the entries: columns go by
@@ -128,6 +130,14 @@ pub(super) fn parse(text: &str) -> Option<(BTreeMap<u32, Counts>, u64)> {
 }
 
 impl Conntrack {
+    /// Most entries of one namespace; None where there is no bound or it is not known.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self.max {
+            Some(Ok(max)) if max > 0 => Some(max),
+            _ => None,
+        }
+    }
+
     /// Reads some namespaces when it is time.
     pub(super) fn poll(
         &mut self,
@@ -143,22 +153,9 @@ impl Conntrack {
         if self.listed.is_none_or(|listed| listed + LIST <= now) {
             self.listed = Some(now);
             self.list(readings, resolver, proc_root);
-            let max = readings.file(
-                "nf_conntrack_max",
-                &proc_root.join("sys/net/netfilter/nf_conntrack_max"),
-            );
-            self.max = max
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(0);
+            self.max = Some(read_max(readings, proc_root));
         }
-        let after = self.namespaces.range(self.turn.saturating_add(1)..);
-        let mut turn: Vec<u32> = after.map(|(id, _)| *id).take(EACH).collect();
-        let missing = EACH - turn.len();
-        turn.extend(self.namespaces.keys().take(missing).copied());
-        turn.dedup();
-        self.turn = turn.last().copied().unwrap_or(0);
-        for id in turn {
+        for id in self.turn.next(&self.namespaces, EACH) {
             self.look(id, readings, proc_root, now);
         }
     }
@@ -291,6 +288,14 @@ impl Conntrack {
         }
         sum
     }
+}
+
+fn read_max(readings: &mut Readings, proc_root: &Path) -> Result<u64, String> {
+    let path = proc_root.join("sys/net/netfilter/nf_conntrack_max");
+    let text = readings.file("nf_conntrack_max", &path);
+    text.map_err(|unread| unread.to_string())
+        .and_then(|text| text.trim().parse().map_err(|_| "not a number".to_owned()))
+        .map_err(|reason| format!("{}: {reason}", path.display()))
 }
 
 #[cfg(test)]

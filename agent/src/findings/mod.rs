@@ -30,6 +30,7 @@ mod setting;
 mod slow_cgroup_read;
 mod softirq_stall;
 mod sums;
+mod turn;
 mod window;
 mod workloads;
 

@@ -5,16 +5,7 @@ use std::path::{Path, PathBuf};
 use culprit_proto::v1::Identity;
 
 use super::Context;
-
-/// The directory of the memory controller's hierarchy, and whether it is v1's.
-pub(super) fn memory_root(cgroup_root: &Path) -> (PathBuf, bool) {
-    let v1 = cgroup_root.join("memory");
-    if v1.join("memory.stat").exists() {
-        (v1, true)
-    } else {
-        (cgroup_root.to_owned(), false)
-    }
-}
+use crate::identity;
 
 /// The directory of the CPU controller's hierarchy, and whether it is v1's.
 pub(super) fn cpu_root(cgroup_root: &Path) -> (PathBuf, bool) {
@@ -30,6 +21,6 @@ pub(super) fn cpu_root(cgroup_root: &Path) -> (PathBuf, bool) {
 /// The directory of an identity's cgroup in the memory hierarchy.
 pub(super) fn directory(who: &Identity, context: &Context<'_>) -> Option<PathBuf> {
     let path = &who.cgroup.as_ref()?.path;
-    let (root, _) = memory_root(context.cgroup_root);
+    let (root, _) = identity::memory_root(context.cgroup_root);
     Some(root.join(path.trim_start_matches('/')))
 }

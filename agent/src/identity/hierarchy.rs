@@ -112,9 +112,21 @@ fn v2_mount(path: &Path) -> Option<Mount> {
     Mount::at(V2, path.to_owned()).ok()
 }
 
-fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
+/// The top directory of the memory controller's hierarchy where it usually is below `root`,
+/// and whether that is v1's.
+pub fn memory_root(root: &Path) -> (PathBuf, bool) {
     let usual = root.join("memory");
-    let path = if usual.join("cgroup.procs").exists() {
+    // v2 has no files of these names, and may have a cgroup of that name.
+    if usual.join("tasks").exists() || usual.join("memory.limit_in_bytes").exists() {
+        (usual, true)
+    } else {
+        (root.to_owned(), false)
+    }
+}
+
+fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
+    let (usual, v1) = memory_root(root);
+    let path = if v1 {
         usual
     } else {
         let found = hierarchies::mountinfo_self().into_iter().find(|m| {

@@ -39,7 +39,7 @@ use culprit_proto::v1::Identity;
 pub use config::{CriChoice, IdentityConfig, WELL_KNOWN_SOCKETS};
 pub use counters::IdentityCounters;
 pub use cri::AskedLimit;
-pub use hierarchy::CgroupMode;
+pub use hierarchy::{CgroupMode, memory_root};
 pub use identifier::Identifier;
 pub use living::Living;
 pub use path::{CgroupPath, ContainerRef};

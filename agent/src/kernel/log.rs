@@ -19,7 +19,7 @@ use culprit_proto::v1::{
 };
 
 use crate::{
-    identity::Actor,
+    identity::{self, Actor},
     pipeline::source::{Draft, Slot},
 };
 
@@ -62,7 +62,7 @@ impl KernelLog {
             .map_err(|e| format!("/dev/kmsg: {e}; CAP_SYSLOG is needed"))?;
         file.seek(SeekFrom::End(0))
             .map_err(|e| format!("/dev/kmsg: {e}"))?;
-        let memory = memory_mount(cgroup_root);
+        let (memory, _) = identity::memory_root(cgroup_root);
         Ok(Self {
             file,
             kills: VecDeque::new(),
@@ -170,16 +170,6 @@ fn parse(record: &str) -> Option<Kill> {
         pid: pid.parse().ok()?,
         limit_owner,
     })
-}
-
-/// Where the memory controller's hierarchy is: v1 if it is there, v2 otherwise.
-fn memory_mount(cgroup_root: &Path) -> PathBuf {
-    let v1 = cgroup_root.join("memory");
-    if v1.join("memory.limit_in_bytes").exists() || v1.join("tasks").exists() {
-        v1
-    } else {
-        cgroup_root.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! TCP clients: exact transfers, single attempts, storms of short connections.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -40,6 +40,9 @@ pub struct Attempt {
     /// Where to connect.
     #[arg(long)]
     pub to: SocketAddr,
+    /// From this port; any by default.
+    #[arg(long, conflicts_with = "abort")]
+    pub from: Option<u16>,
     /// Do not wait for the outcome: close at once.
     #[arg(long)]
     pub abort: bool,
@@ -95,7 +98,10 @@ pub fn attempt(options: &Attempt) -> Result<()> {
         return abort(options);
     }
     let start = Instant::now();
-    let result = TcpStream::connect(options.to);
+    let result = match options.from {
+        Some(port) => connect_from(port, options.to),
+        None => TcpStream::connect(options.to),
+    };
     let elapsed_ns = start.elapsed().as_nanos() as u64;
     let (errno, local) = match &result {
         Ok(stream) => (0, Some(stream.local_addr()?)),
@@ -107,12 +113,27 @@ pub fn attempt(options: &Attempt) -> Result<()> {
     }))
 }
 
-fn abort(options: &Attempt) -> Result<()> {
-    let family = if options.to.is_ipv4() {
+fn family(to: SocketAddr) -> AddressFamily {
+    if to.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
+    }
+}
+
+fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
+    let socket = rustix::net::socket(family(to), SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
+}
+
+fn abort(options: &Attempt) -> Result<()> {
+    let family = family(options.to);
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
     let errno = match rustix::net::connect(&socket, &options.to) {
         Ok(()) => 0,

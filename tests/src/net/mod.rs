@@ -1,5 +1,7 @@
 //! Network namespaces and veth pairs without iproute2.
 pub mod namespace;
+pub mod netfilter;
 pub mod netlink;
 pub mod pair;
-pub mod track;
+pub mod queue;
+pub mod syn;

@@ -15,6 +15,12 @@ const WANTED: &[&str] = &[
     "nf_conntrack",
     "nf_tables",
     "nft_ct",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    "nft_compat",
+    "xt_NFQUEUE",
+    "nfnetlink_queue",
     "sch_netem",
 ];
 

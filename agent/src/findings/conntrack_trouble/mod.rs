@@ -58,11 +58,11 @@ impl Watcher for ConntrackTrouble {
 impl ConntrackTrouble {
     fn judge(&mut self, context: &mut Context<'_>, settle: Duration) {
         let now = context.now;
-        let max = context.conntrack.max;
+        let bound = context.conntrack.bound();
         let mut due = Vec::new();
         for (netns, row) in &context.conntrack.namespaces {
-            let fill = row.entries as f64 * 100.0 / max.max(1) as f64;
-            let full = max > 0 && fill >= self.percent;
+            let full = bound
+                .is_some_and(|bound| row.entries as f64 * 100.0 >= self.percent * bound as f64);
             let newest = row.losses.back().map(|loss| loss.at);
             let told = self.told.get(netns);
             let fresh = newest.is_some_and(|at| {

@@ -4,14 +4,16 @@ use culprit_proto::text::{actor, clip};
 use culprit_proto::v1::finding::{Detail, Severity};
 use culprit_proto::v1::{ConntrackCpu, ConntrackTroubleDetail, Finding, Identity, Party};
 
+use super::super::Context;
 use super::super::conntrack::Counts;
-use super::super::{Context, Unread};
 use super::NAME;
 use super::sufferers::{Sufferer, Sufferers};
 
 /// Parties and references of one finding.
 const MAX_PARTIES: usize = 8;
 const MAX_EVIDENCE: usize = 16;
+/// Part of its table from which more room is the first thing to ask for.
+const NEARLY_FULL: f64 = 0.8;
 
 pub(super) fn report(netns: u32, full: bool, sufferers: &Sufferers, context: &mut Context<'_>) {
     let host = netns == context.host_netns();
@@ -40,7 +42,7 @@ pub(super) fn report(netns: u32, full: bool, sufferers: &Sufferers, context: &mu
         netns,
         host,
         entries: row.entries,
-        max_entries: context.conntrack.max,
+        max_entries: context.conntrack.bound().unwrap_or_default(),
         insert_failed: sum.insert_failed,
         dropped: sum.drop,
         early_dropped: sum.early_drop,
@@ -121,12 +123,18 @@ fn summary(detail: &ConntrackTroubleDetail, who: &Identity) -> String {
     };
     let mut lost = Vec::new();
     for (count, what) in [
-        (detail.dropped, "packets dropped"),
-        (detail.insert_failed, "inserts lost"),
-        (detail.early_dropped, "connections thrown out for new ones"),
+        (detail.dropped, ["packet dropped", "packets dropped"]),
+        (detail.insert_failed, ["insert lost", "inserts lost"]),
+        (
+            detail.early_dropped,
+            [
+                "connection thrown out for new ones",
+                "connections thrown out for new ones",
+            ],
+        ),
     ] {
         if count > 0 {
-            lost.push(format!("{count} {what}"));
+            lost.push(format!("{count} {}", what[usize::from(count > 1)]));
         }
     }
     let mut text = format!("Connection tracking of {place}: ");
@@ -158,19 +166,20 @@ fn summary(detail: &ConntrackTroubleDetail, who: &Identity) -> String {
 }
 
 fn mend(detail: &ConntrackTroubleDetail) -> String {
-    let fill = detail.entries as f64 / detail.max_entries.max(1) as f64;
-    if detail.early_dropped > 0 || (detail.dropped > detail.insert_failed) || fill > 0.8 {
+    let nearly_full =
+        detail.max_entries > 0 && detail.entries as f64 > NEARLY_FULL * detail.max_entries as f64;
+    if detail.early_dropped > 0 || detail.dropped > detail.insert_failed || nearly_full {
         return "Raise net.netfilter.nf_conntrack_max (kube-proxy --conntrack-max-per-core), shorten its timeouts, or find who opens so many connections (`culprit-agent top`): a full table drops every new connection.".to_owned();
     }
-    "Two packets of one flow raced for its entry, as A and AAAA queries from one port do through a service address: use a DNS cache on the node that is not tracked (NodeLocal DNSCache), or have clients ask one after the other (single-request-reopen).".to_owned()
+    "Two connections raced for one entry, as those of two pods do that are masqueraded to the same source port at the same moment: have the rules choose ports at random (iptables --random-fully, nft fully-random), or give the node more source addresses; for DNS, a cache on the node that is not tracked (NodeLocal DNSCache).".to_owned()
 }
 
 fn caveats(detail: &ConntrackTroubleDetail, context: &Context<'_>) -> Vec<String> {
     let mut caveats = Vec::new();
-    if detail.max_entries == 0 {
-        let reason = Unread::Failed(std::io::ErrorKind::NotFound.into());
+    if let Some(Err(reason)) = &context.conntrack.max {
         caveats.push(format!(
-            "how full the table is is not known: nf_conntrack_max was not read: {reason}"
+            "how full the table is is not known: {}",
+            clip(reason)
         ));
     } else if !detail.host {
         caveats.push(

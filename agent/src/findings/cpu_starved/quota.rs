@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::super::turn::Turn;
 use super::super::{Context, place};
 use crate::identity::CgroupClass;
 
@@ -47,8 +48,7 @@ struct Row {
 pub(super) struct Quotas {
     rows: BTreeMap<u64, Row>,
     listed: Option<Instant>,
-    /// The container that was read last.
-    turn: u64,
+    turn: Turn<u64>,
     v1: bool,
 }
 
@@ -90,12 +90,7 @@ impl Quotas {
         for suspect in suspects {
             self.add(*suspect, context);
         }
-        let after = self.rows.range(self.turn + 1..).map(|(id, _)| *id);
-        let mut turn: Vec<u64> = after.take(EACH).collect();
-        let missing = EACH - turn.len();
-        turn.extend(self.rows.keys().take(missing).copied());
-        turn.dedup();
-        self.turn = turn.last().copied().unwrap_or(0);
+        let mut turn = self.turn.next(&self.rows, EACH);
         turn.extend(suspects.iter().take(EACH));
         for id in turn {
             self.look(id, context);

@@ -9,6 +9,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::turn::Turn;
 use super::{Context, Threshold, Watcher};
 use crate::identity::AskedLimit;
 use rows::{Row, Verdict};
@@ -29,7 +30,7 @@ pub(super) fn watcher(threshold: Threshold) -> Box<dyn Watcher> {
         percent: threshold.percent(),
         rows: BTreeMap::new(),
         listed: None,
-        turn: String::new(),
+        turn: Turn::default(),
         left_out: 0,
     })
 }
@@ -39,8 +40,7 @@ struct LimitDrift {
     /// By path in the memory hierarchy.
     rows: BTreeMap<String, Row>,
     listed: Option<Instant>,
-    /// The one that was looked at last.
-    turn: String,
+    turn: Turn<String>,
     left_out: u64,
 }
 
@@ -51,7 +51,7 @@ impl Watcher for LimitDrift {
             self.listed = Some(now);
             self.left_out = rows::list(&mut self.rows, context);
         }
-        for path in self.next() {
+        for path in self.turn.next(&self.rows, EACH) {
             self.look(&path, context);
         }
         self.judge(context, ANSWER);
@@ -67,22 +67,6 @@ impl Watcher for LimitDrift {
 }
 
 impl LimitDrift {
-    fn next(&mut self) -> Vec<String> {
-        let after = self
-            .rows
-            .range::<String, _>((
-                std::ops::Bound::Excluded(&self.turn),
-                std::ops::Bound::Unbounded,
-            ))
-            .map(|(path, _)| path.clone());
-        let mut turn: Vec<String> = after.take(EACH).collect();
-        let missing = EACH - turn.len();
-        turn.extend(self.rows.keys().take(missing).cloned());
-        turn.dedup();
-        self.turn = turn.last().cloned().unwrap_or_default();
-        turn
-    }
-
     fn look(&mut self, path: &str, context: &mut Context<'_>) {
         let Some(row) = self.rows.get_mut(path) else {
             return;

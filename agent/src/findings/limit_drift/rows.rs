@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::super::{Context, place};
+use super::super::Context;
 use super::MAX;
-use crate::identity::{AskedLimit, CgroupClass};
+use crate::identity::{AskedLimit, CgroupClass, memory_root};
 
 /// v1's "no limit" is the largest multiple of a page: everything from here on is
 /// none.
@@ -124,7 +124,7 @@ impl Row {
 
 /// Brings the rows up to date; gives how many cgroups there is no room for.
 pub(super) fn list(rows: &mut BTreeMap<String, Row>, context: &Context<'_>) -> u64 {
-    let (root, v1) = place::memory_root(context.cgroup_root);
+    let (root, v1) = memory_root(context.cgroup_root);
     let name = if v1 {
         "memory.limit_in_bytes"
     } else {

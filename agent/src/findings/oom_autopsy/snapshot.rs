@@ -9,6 +9,7 @@ use culprit_proto::v1::{MemorySplit, OomKill, oom_kill::Scope};
 
 use super::super::{Context, place};
 use super::stat;
+use crate::identity::memory_root;
 
 /// Processes that are told, those with most resident memory first.
 pub(super) const TOP: usize = 5;
@@ -60,7 +61,7 @@ pub(super) fn take(
     context: &mut Context<'_>,
 ) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let (_, v1) = place::memory_root(context.cgroup_root);
+    let (_, v1) = memory_root(context.cgroup_root);
     if kill.scope() == Scope::Node {
         node(&mut snapshot, context);
         return snapshot;

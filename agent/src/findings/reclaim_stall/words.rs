@@ -10,6 +10,7 @@ use super::super::sums::median;
 use super::super::{Context, place};
 use super::NAME;
 use super::pressure::{Node, limits};
+use crate::identity::memory_root;
 
 pub(super) fn report(
     cgroup: u64,
@@ -19,7 +20,7 @@ pub(super) fn report(
     context: &mut Context<'_>,
 ) {
     let who = context.whose(cgroup);
-    let (_, v1) = place::memory_root(context.cgroup_root);
+    let (_, v1) = memory_root(context.cgroup_root);
     let limits = place::directory(&who, context)
         .map(|directory| limits(&directory, v1, context))
         .unwrap_or_default();

@@ -2,6 +2,7 @@
 //! them.
 
 use super::Context;
+use crate::identity::memory_root;
 
 /// The node's count, or why it is not known.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(super) struct Dying {
 pub(super) fn count(context: &mut Context<'_>) -> Dying {
     let living = context.resolver.memory_cgroups();
     let root = context.cgroup_root.join("cgroup.stat");
-    let v1 = context.cgroup_root.join("memory/memory.stat").exists();
+    let (_, v1) = memory_root(context.cgroup_root);
     let count = if v1 {
         let path = context.proc_root.join("cgroups");
         let text = context.readings.file("cgroups", &path);

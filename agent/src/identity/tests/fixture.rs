@@ -69,7 +69,7 @@ impl Node {
             fs::create_dir_all(root).unwrap();
         }
         fs::write(node.v2_root().join("cgroup.controllers"), "").unwrap();
-        fs::write(node.memory_root().join("cgroup.procs"), "").unwrap();
+        fs::write(node.memory_root().join("tasks"), "").unwrap();
         let table =
             "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t1\t1\nmemory\t4\t9\t1\n";
         fs::write(node.dir.path().join("proc/cgroups"), table).unwrap();

@@ -2,14 +2,14 @@
 //! and a connect that suffers from it; and the same packets while there is room.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{evidence_is_printed, found, silent};
+use super::super::{evidence_is_printed, found, silent};
+use super::{NAME, ROUND, detail};
+use crate::net::netfilter::track;
 use crate::net::pair::{FAR_V4, Pair};
-use crate::net::track::track;
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
 use crate::scenario::expect::{Expect, expect, is_number, is_text, number, settle, text};
@@ -18,14 +18,11 @@ use crate::scenario::oom::{FIRST, POD_UID};
 use crate::scenario::report::{Report, Subject};
 use crate::scenario::tools::Tools;
 
-const NAME: &str = "conntrack_trouble";
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// Entries that are allowed, and that are tried.
 const ROOM: u64 = 64;
 const FLOWS: &str = "600";
-/// The agent reads the counters every 2 s: before and after.
-const ROUND: Duration = Duration::from_millis(3000);
 
 /// The node's limit, put back when dropped.
 struct Limit(String);
@@ -142,10 +139,6 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     drop(limit);
     drop(flows);
     Ok(())
-}
-
-fn detail(field: &str) -> String {
-    format!("/finding/detail/{NAME}/{field}")
 }
 
 /// The first finding of this namespace's losses.
