@@ -22,6 +22,8 @@ enum Load {
     Deaf(serve::Deaf),
     /// Connect and move exact byte counts.
     Transfer(connect::Transfer),
+    /// Connect many times and keep all open.
+    Hold(connect::Hold),
     /// Connect once and say how it ended.
     Attempt(connect::Attempt),
     /// Try to connect again and again.
@@ -67,6 +69,7 @@ fn main() -> Result<()> {
         Load::Serve(options) => serve::serve(options),
         Load::Deaf(options) => serve::deaf(options),
         Load::Transfer(options) => connect::transfer(options),
+        Load::Hold(options) => connect::hold(options),
         Load::Attempt(options) => connect::attempt(options),
         Load::Knock(options) => connect::knock(options),
         Load::Storm(options) => connect::storm(options),

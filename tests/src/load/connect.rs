@@ -1,6 +1,6 @@
 //! TCP clients: exact transfers, single attempts, storms of short connections.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,6 +16,9 @@ pub struct Transfer {
     /// Where to connect.
     #[arg(long)]
     pub to: SocketAddr,
+    /// From this address and port (0: any); what the kernel takes by default.
+    #[arg(long)]
+    pub from: Option<SocketAddr>,
     /// How many connections, one after the other.
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
@@ -40,9 +43,9 @@ pub struct Attempt {
     /// Where to connect.
     #[arg(long)]
     pub to: SocketAddr,
-    /// From this port; any by default.
+    /// From this address and port (0: any); what the kernel takes by default.
     #[arg(long, conflicts_with = "abort")]
-    pub from: Option<u16>,
+    pub from: Option<SocketAddr>,
     /// Do not wait for the outcome: close at once.
     #[arg(long)]
     pub abort: bool,
@@ -62,11 +65,32 @@ pub struct Storm {
     pub hold_us: u64,
 }
 
+/// Options of `hold`: connections that stay open.
+#[derive(clap::Args, Debug)]
+pub struct Hold {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// How many connections.
+    #[arg(long)]
+    pub count: usize,
+}
+
+/// Opens all, and closes them when a line comes in on standard input.
+pub fn hold(options: &Hold) -> Result<()> {
+    let open = |n| {
+        TcpStream::connect(options.to).with_context(|| format!("connection {n} to {}", options.to))
+    };
+    let held: Vec<TcpStream> = (0..options.count).map(open).collect::<Result<_>>()?;
+    say(&json!({ "held": held.len() }))?;
+    wait_for_line()
+}
+
 /// Connects, moves the bytes, and prints what was moved where.
 pub fn transfer(options: &Transfer) -> Result<()> {
     let mut rows = Vec::new();
     for _ in 0..options.connections {
-        let mut stream = TcpStream::connect(options.to)
+        let mut stream = connect(options.from, options.to)
             .with_context(|| format!("connecting to {}", options.to))?;
         let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
         if options.pause {
@@ -98,10 +122,7 @@ pub fn attempt(options: &Attempt) -> Result<()> {
         return abort(options);
     }
     let start = Instant::now();
-    let result = match options.from {
-        Some(port) => connect_from(port, options.to),
-        None => TcpStream::connect(options.to),
-    };
+    let result = connect(options.from, options.to);
     let elapsed_ns = start.elapsed().as_nanos() as u64;
     let (errno, local) = match &result {
         Ok(stream) => (0, Some(stream.local_addr()?)),
@@ -121,13 +142,12 @@ fn family(to: SocketAddr) -> AddressFamily {
     }
 }
 
-fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let any = match to {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+fn connect(from: Option<SocketAddr>, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect(to);
     };
     let socket = rustix::net::socket(family(to), SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    rustix::net::bind(&socket, &from)?;
     rustix::net::connect(&socket, &to)?;
     Ok(TcpStream::from(socket))
 }

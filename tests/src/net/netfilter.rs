@@ -134,6 +134,8 @@ pub enum Step {
     ToPort(u8, u16),
     /// Goes on for this destination address alone.
     To(IpAddr),
+    /// Goes on for this source address alone.
+    From(IpAddr),
     /// Hands packets to queue 0 of nfnetlink_queue.
     Queue,
     /// Goes on to this address instead, and this port.
@@ -251,6 +253,8 @@ impl Rules {
             ],
             Step::To(IpAddr::V4(ip)) => vec![payload(1, 16, 4), equals(&ip.octets())],
             Step::To(IpAddr::V6(ip)) => vec![payload(1, 24, 16), equals(&ip.octets())],
+            Step::From(IpAddr::V4(ip)) => vec![payload(1, 12, 4), equals(&ip.octets())],
+            Step::From(IpAddr::V6(ip)) => vec![payload(1, 8, 16), equals(&ip.octets())],
             // Not every kernel has nft_queue; this is what iptables-nft does. The queue's
             // number, with the padding of struct xt_NFQ_info.
             Step::Queue => {

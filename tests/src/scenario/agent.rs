@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::tools::{PATIENCE, Tools};
 
 /// Every probe's name.
-pub const PROBES: [&str; 13] = [
+pub const PROBES: [&str; 14] = [
     "tcp_connect",
     "tcp_flow",
     "icmp_echo",
@@ -23,6 +23,7 @@ pub const PROBES: [&str; 13] = [
     "tcp_listen",
     "skb_drop",
     "syn_retransmit",
+    "nat",
     "holder",
     "cgroup_read",
     "reclaim",
@@ -91,6 +92,10 @@ impl Agent {
             .arg(&state);
         if !flags.contains(&"--cri") {
             command.args(["--cri", "none"]);
+        }
+        if !flags.contains(&"--identity-wait") {
+            // Under lockdown names come from walks, which take long in an emulated machine.
+            command.args(["--identity-wait", "5s"]);
         }
         command.args(flags);
         command

@@ -11,7 +11,7 @@ use super::super::{evidence_is_printed, finding, silent};
 use super::{NAME, ROUND, detail};
 use crate::net::netfilter::{Hook, Rules, Step};
 use crate::net::netlink::Route;
-use crate::net::pair::{FAR_V4, Pair};
+use crate::net::pair::{FAR_V4, NEAR_V4, Pair};
 use crate::net::queue::Queue;
 use crate::net::syn;
 use crate::scenario::agent::Agent;
@@ -52,10 +52,8 @@ impl Stage<'_> {
     }
 
     fn connect(&self, from: u16) -> Result<Load> {
-        let (to, from) = (
-            SocketAddr::from(Self::peer()?).to_string(),
-            from.to_string(),
-        );
+        let to = SocketAddr::from(Self::peer()?).to_string();
+        let from = SocketAddr::new(NEAR_V4, from).to_string();
         let arguments = [
             "--comm",
             "racer",
