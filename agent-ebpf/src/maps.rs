@@ -12,13 +12,14 @@ use culprit_agent_ebpf::wire::{
     fields::KernelFields,
     holder::HolderNow,
     icmp_echo::{IcmpPending, IcmpRate, IcmpSource},
+    nat::NatEntry,
     oom::{OomCall, OomSignal},
     reclaim::{ReclaimNow, ReclaimWork},
     runq::{RunqNow, RunqWork},
     skb_drop::{DropCount, DropKey},
     softirq::{Histogram, PacketSlot, SoftirqNow, VECTORS, VectorStats},
     stats::{PROBES, ProbeStats},
-    tcp::{Call, Listener, ListenerKey, SockState},
+    tcp::{Call, Listener, ListenerKey, SockState, Tuple},
     work::Work,
 };
 
@@ -61,6 +62,12 @@ pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);
 pub static ICMP_SOURCES: LruHashMap<IcmpSource, IcmpRate> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 pub static ICMP_PENDING: PerCpuArray<IcmpPending> = PerCpuArray::with_max_entries(1, 0);
+
+/// The real ends of connections, by the ends as a socket has them. LRU: a row is
+/// of use from a connection's first packet to the end of its handshake, and
+/// what was thrown out by then is told as unresolved.
+#[map]
+pub static NAT: LruHashMap<Tuple, NatEntry> = LruHashMap::with_max_entries(65536, 0);
 
 /// Dropped SYNs by server and reason. LRU: a rate limit and its counts; what its
 /// rows held back is in STATS too.

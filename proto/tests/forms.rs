@@ -56,7 +56,7 @@ fn connect() -> TcpConnect {
         outcome: tcp_connect::Outcome::Established.into(),
         latency_ns: 400_000,
         syn_retransmits: 1,
-        errno: 0,
+        ..TcpConnect::default()
     }
 }
 
@@ -100,6 +100,16 @@ fn connects_flows_and_echoes_read_well() {
             ..connect()
         })),
         "10.0.0.5:41234 -> [::1]:80 REFUSED after 0.090 ms (ECONNREFUSED)"
+    );
+    assert_eq!(
+        shown(event::Kind::TcpConnect(TcpConnect {
+            remote: end("10.96.0.1", 80),
+            remote_nat: end("10.1.0.7", 8080),
+            latency_ns: 0,
+            syn_retransmits: 0,
+            ..connect()
+        })),
+        "10.0.0.5:41234 -> 10.96.0.1:80 (10.1.0.7:8080) ESTABLISHED"
     );
     let flow = TcpFlow {
         local: end("10.0.0.5", 80),
@@ -246,7 +256,8 @@ fn json_follows_the_contract() {
         value["tcp_connect"],
         json!({
             "local": "10.0.0.5:41234", "remote": "10.0.0.9:5432", "outcome": "ESTABLISHED",
-            "errno": 0, "latency_ns": 400_000, "syn_retransmits": 1
+            "errno": 0, "latency_ns": 400_000, "syn_retransmits": 1,
+            "nat": "UNRESOLVED"
         })
     );
     assert_eq!(

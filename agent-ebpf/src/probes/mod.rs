@@ -6,6 +6,7 @@ mod cgroup_read;
 mod dns;
 mod holder;
 mod icmp_echo;
+mod nat;
 mod oom;
 mod reclaim;
 mod runq;

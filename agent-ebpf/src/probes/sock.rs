@@ -17,7 +17,7 @@ use culprit_agent_ebpf::wire::{
     },
 };
 
-use super::{tcp_connect, tcp_flow, tcp_listen};
+use super::{nat, tcp_connect, tcp_flow, tcp_listen};
 use crate::{
     account::{self, add},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
@@ -245,6 +245,7 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
     // SAFETY: a live map value; sk is a TCP socket.
     unsafe {
         fill_tuple::<M>(&raw mut (*state).tuple, sk);
+        nat::resolve(state);
         (*state).opened_ns = bpf_ktime_get_ns();
         (*state).flags |= SOCK_ESTABLISHED;
         let tp = M::tcp_sock(sk);
@@ -273,6 +274,7 @@ unsafe fn established_unseen<M: Mem>(sk: Ptr, state: *mut SockState) {
     // SAFETY: the caller's promise.
     unsafe {
         fill_tuple::<M>(&raw mut (*state).tuple, sk);
+        nat::resolve(state);
         (*state).opened_ns = bpf_ktime_get_ns();
         (*state).syn_ns = 0;
         (*state).flags |= SOCK_ESTABLISHED | SOCK_LATE;
@@ -299,6 +301,7 @@ fn closed<M: Mem>(sk: Ptr, old: u32) {
         if old == TCP_SYN_SENT {
             let port = local_port::<M>(sk);
             (*state).tuple.local_port = port;
+            nat::resolve(state);
             if !tp.is_null() {
                 (*state).total_retrans = load!(M, tp, total_retrans: u32);
             }
@@ -401,6 +404,7 @@ pub(super) fn found<M: Mem>(
     unsafe {
         (*state).flags = SOCK_FOUND;
         fill_tuple::<M>(&raw mut (*state).tuple, sk);
+        nat::resolve(state);
         (*state).sock_cgroup = kernel::sock_cgroup::<M>(sk);
         (*state).netns = kernel::sock_netns::<M>(sk);
         // An accepted socket carries its listener's maximum, a connecting one

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use culprit_agent_ebpf::wire::{
     KIND_TCP_CONNECT,
     config::HAVE_PROBE_READ,
+    nat::Nat,
     stats::PROBE_TCP_CONNECT,
     tcp::{CALL_FAILED_LOCALLY, CALL_SYN, Call, SockState, TcpConnect, Tuple},
 };
@@ -48,6 +49,7 @@ pub(super) unsafe fn outcome(state: *mut SockState, new_state: u32, errno: u32) 
                 (*out).errno = errno;
                 (*out).syn_retransmits = (*state).total_retrans;
                 (*out).netns = (*state).netns;
+                (*out).nat = (*state).nat;
             }
         },
     );
@@ -126,6 +128,7 @@ fn failed_early<M: Mem>(sk: Ptr, errno: u32, remote: impl FnOnce(*mut Tuple)) {
                 (*out).errno = errno;
                 (*out).syn_retransmits = 0;
                 (*out).netns = kernel::sock_netns::<M>(sk);
+                (*out).nat = Nat::EMPTY;
             }
         },
     );

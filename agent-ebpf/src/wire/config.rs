@@ -70,5 +70,7 @@ pub const HAVE_PID_LEVELS: u32 = 2048;
 /// can reach; the verifier of older kernels refuses its array of
 /// atomic_long_t.
 pub const HAVE_RSS_PERCPU: u32 = 1024;
+/// nat is on, so NAT is kept.
+pub const HAVE_NAT: u32 = 8192;
 /// tcp_listen is on: pressure on listeners becomes records.
 pub const HAVE_LISTEN: u32 = 1 << 16;

@@ -139,6 +139,17 @@ kernel_fields! {
     skb_len = "sk_buff.len";
     skb_dev = "sk_buff.dev";
     dev_net = "net_device.nd_net.net";
+    skb_nfct = "sk_buff._nfct", for nat;
+    ct_tuplehash = "nf_conn.tuplehash", for nat;
+    hash_tuple = "nf_conntrack_tuple_hash.tuple", for nat;
+    /// `sizeof(struct nf_conntrack_tuple_hash)`: from one direction to the other.
+    hash_stride = "@hash_stride", for nat;
+    tuple_source = "nf_conntrack_tuple.src.u3", for nat;
+    tuple_source_port = "nf_conntrack_tuple.src.u", for nat;
+    tuple_family = "nf_conntrack_tuple.src.l3num", for nat;
+    tuple_destination = "nf_conntrack_tuple.dst.u3", for nat;
+    tuple_destination_port = "nf_conntrack_tuple.dst.u", for nat;
+    tuple_protocol = "nf_conntrack_tuple.dst.protonum", for nat;
     hrtimer_expires = "hrtimer.node.expires";
     hrtimer_base = "hrtimer.base";
     clock_base_index = "hrtimer_clock_base.index";

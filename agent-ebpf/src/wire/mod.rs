@@ -30,6 +30,7 @@ pub mod dns;
 pub mod fields;
 pub mod holder;
 pub mod icmp_echo;
+pub mod nat;
 pub mod oom;
 pub mod reclaim;
 pub mod runq;

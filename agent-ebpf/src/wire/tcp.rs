@@ -1,6 +1,6 @@
 //! tcp_connect and tcp_flow share one table of sockets.
 
-use super::{Header, Task};
+use super::{Header, Task, nat::Nat};
 
 wire_struct! {
     /// Both ends of a connection. Addresses are in network order, 16 bytes
@@ -18,7 +18,7 @@ wire_struct! {
 
 wire_struct! {
     /// Value of the map SOCKS; the key is the address of the `struct sock`.
-    pub struct SockState (256) {
+    pub struct SockState (296) {
         /// Who connected; for an accepted socket who accepted it, or, before
         /// that, the listener's owner.
         pub opener: Task,
@@ -55,6 +55,7 @@ wire_struct! {
         /// `tcp_sock.copied_seq` at ESTABLISHED.
         pub first_copied_seq: u32,
         pub pad: u32,
+        pub nat: Nat,
     }
 }
 
@@ -89,6 +90,7 @@ impl SockState {
         first_write_seq: 0,
         first_copied_seq: 0,
         pad: 0,
+        nat: Nat::EMPTY,
     };
 }
 
@@ -109,7 +111,7 @@ pub const SOCK_LATE: u32 = 16;
 
 wire_struct! {
     /// KIND_TCP_CONNECT: a client's attempt has an outcome.
-    pub struct TcpConnect (144) {
+    pub struct TcpConnect (184) {
         pub header: Header,
         pub task: Task,
         pub tuple: Tuple,
@@ -122,12 +124,13 @@ wire_struct! {
         pub errno: u32,
         pub syn_retransmits: u32,
         pub netns: u32,
+        pub nat: Nat,
     }
 }
 
 wire_struct! {
     /// KIND_TCP_FLOW: a connection has closed.
-    pub struct TcpFlow (304) {
+    pub struct TcpFlow (344) {
         pub header: Header,
         pub sock: SockState,
         /// `tcp_sock.bytes_sent - bytes_retrans`, payload on the wire.

@@ -9,6 +9,7 @@ use super::Actor;
 use super::cri::{ContainerFacts, PodFacts};
 use super::path::CgroupPath;
 use super::tree::Key;
+use super::workload;
 
 /// The process; none when a socket's owner is meant, or nobody.
 pub(super) fn process(actor: &Actor, exe: &str) -> Option<Process> {
@@ -54,6 +55,7 @@ pub(super) fn pod(facts: &PodFacts, qos: QosClass) -> Pod {
         labels: facts.labels.clone(),
         ips: network.map(|n| n.ips.clone()).unwrap_or_default(),
         host_network: network.is_some_and(|n| n.host),
+        workload: Some(facts.workload.clone()),
         ..Pod::default()
     };
     pod.set_qos_class(qos);
@@ -73,6 +75,9 @@ pub(super) fn named_pod(
     let mut bare = bare_pod(parsed);
     bare.namespace.clone_from(&container.pod.namespace);
     bare.name.clone_from(&container.pod.name);
+    if !bare.name.is_empty() {
+        bare.workload = Some(workload::by_name(&bare.name));
+    }
     if !container.pod.uid.is_empty() {
         bare.uid.clone_from(&container.pod.uid);
     }

@@ -28,6 +28,7 @@ mod status;
 mod tree;
 mod walk;
 mod walker;
+mod workload;
 
 #[cfg(test)]
 mod tests;

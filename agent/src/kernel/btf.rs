@@ -458,7 +458,8 @@ mod tests {
         };
         let btf = Btf::parse(data).unwrap();
         for field in culprit_agent_ebpf::wire::fields::FIELDS {
-            if !field.required_by.is_empty() {
+            // `@`: made of several.
+            if !field.required_by.is_empty() && !field.path.starts_with('@') {
                 assert!(btf.offset(field.path).is_some(), "{}", field.path);
             }
         }

@@ -182,6 +182,7 @@ impl Facts {
             ("softirq", wire::HAVE_SOFTIRQ),
             ("tcp_listen", wire::HAVE_LISTEN),
             ("cgroup_read", wire::HAVE_CGROUP_READS),
+            ("nat", wire::HAVE_NAT),
         ] {
             have |= if on(probe) { bit } else { 0 };
         }
@@ -232,6 +233,7 @@ fn resolve(btf: &Btf) -> KernelFields {
         let offset = match field.path {
             "@rss_stride" => stride,
             "@rss_count" => count,
+            "@hash_stride" => btf.size_of("nf_conntrack_tuple_hash"),
             path => btf.offset(path),
         };
         out.copy_from_slice(&offset.unwrap_or(ABSENT).to_ne_bytes());

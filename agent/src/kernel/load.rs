@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Read as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,6 +17,7 @@ use super::{
     flavour::bring_up,
     flows::Flows,
     log::KernelLog,
+    nat::Translations,
     object::{open, system_btf},
     plan::{self, PROBES},
     stats::{self, ProgramCost, Stats},
@@ -32,6 +33,8 @@ pub struct Kernel {
     reader: Option<RingReader>,
     stats: Stats,
     flows: Flows,
+    translations: Translations,
+    proc_root: PathBuf,
     /// Send and receive are counted at hooks.
     call_counts: bool,
     /// For kills without a limit owner; None where it cannot be read.
@@ -87,6 +90,7 @@ impl Kernel {
         let reader = RingReader::new(&mut ebpf)?;
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
+        let translations = Translations::new(&mut ebpf)?;
         let mut tables = Tables::take(&mut ebpf, facts)?;
         let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
         let statuses = PROBES
@@ -100,6 +104,8 @@ impl Kernel {
             reader: Some(reader),
             stats,
             flows,
+            translations,
+            proc_root: options.proc_root.clone(),
             call_counts: false,
             log: None,
             walk: Ok(()),
@@ -251,6 +257,16 @@ impl Kernel {
             return Ok(());
         }
         std::mem::replace(&mut self.walk, Err("called twice".to_owned()))?;
+        if self.is_on("nat") {
+            // Before the walk: its sockets look themselves up.
+            match self.translations.seed(&self.proc_root) {
+                Ok(count) => tracing::debug!(count, "connections tracked before the agent"),
+                Err(reason) => self.limit(
+                    "nat",
+                    &format!("connections open before the agent are unresolved ({reason})"),
+                ),
+            }
+        }
         let mut attacher = lock(&self.attacher);
         let (ebpf, _) = attacher.finish();
         run_through(open_walk(ebpf, "seed_sockets")?)?;

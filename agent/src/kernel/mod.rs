@@ -9,6 +9,7 @@ mod flavour;
 mod flows;
 mod load;
 mod log;
+mod nat;
 mod object;
 pub mod plan;
 mod questions;
@@ -69,6 +70,8 @@ pub struct KernelOptions {
     pub read_floor: Duration,
     /// Where the node's cgroup file systems are mounted.
     pub cgroup_root: PathBuf,
+    /// Where the node's procfs is.
+    pub proc_root: PathBuf,
 }
 
 impl KernelOptions {
@@ -91,6 +94,7 @@ impl Default for KernelOptions {
             holder_rate: 499,
             read_floor: Duration::from_millis(10),
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
+            proc_root: PathBuf::from("/proc"),
         }
     }
 }

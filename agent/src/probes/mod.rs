@@ -151,7 +151,7 @@ mod tests {
         let error = decoder.decode(&longer).unwrap_err();
         assert_eq!(error.probe, "tcp_connect");
         assert!(
-            error.what.contains("145 bytes instead of 144"),
+            error.what.contains("185 bytes instead of 184"),
             "{}",
             error.what
         );

@@ -32,6 +32,9 @@ pub(super) fn event(record: &wire::TcpConnect, clock: &Clock) -> Draft {
         },
         latency_ns: record.latency_ns,
         syn_retransmits: record.syn_retransmits,
+        nat: who::nat(&record.nat) as i32,
+        remote_nat: who::remote_nat(&record.nat),
+        local_nat: who::local_nat(&record.nat),
     };
     Draft {
         event: super::event(&record.header, clock, Kind::TcpConnect(kind)),

@@ -91,6 +91,9 @@ fn common(state: &SockState, now_ns: u64, clock: &Clock) -> TcpFlow {
         found_open: found,
         bytes_source: BytesSource::Calls as i32,
         duration_ns: now_ns.saturating_sub(state.opened_ns),
+        nat: who::nat(&state.nat) as i32,
+        remote_nat: who::remote_nat(&state.nat),
+        local_nat: who::local_nat(&state.nat),
         ..TcpFlow::default()
     }
 }

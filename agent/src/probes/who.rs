@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use culprit_agent_ebpf::wire::{
     Task,
+    nat::{NAT_NONE, NAT_TRANSLATED, Nat},
     task::{TASK_KNOWN, TASK_KTHREAD},
     tcp::Tuple,
 };
-use culprit_proto::v1::Endpoint;
+use culprit_proto::v1::{self, Endpoint};
 
 use crate::identity::Actor;
 
@@ -58,6 +59,25 @@ pub(super) fn endpoints(tuple: &Tuple) -> (Option<Endpoint>, Option<Endpoint>) {
         Some(endpoint(&tuple.local, tuple.family, tuple.local_port)),
         Some(endpoint(&tuple.remote, tuple.family, tuple.remote_port)),
     )
+}
+
+/// What connection tracking makes of the two ends.
+pub(super) fn nat(nat: &Nat) -> v1::Nat {
+    match nat.how {
+        NAT_NONE => v1::Nat::None,
+        NAT_TRANSLATED => v1::Nat::Translated,
+        _ => v1::Nat::Unresolved,
+    }
+}
+
+/// The other end behind its address.
+pub(super) fn remote_nat(nat: &Nat) -> Option<Endpoint> {
+    (nat.how == NAT_TRANSLATED).then(|| endpoint(&nat.remote, nat.family, nat.remote_port))
+}
+
+/// This end as the other one knows it.
+pub(super) fn local_nat(nat: &Nat) -> Option<Endpoint> {
+    (nat.how == NAT_TRANSLATED).then(|| endpoint(&nat.local, nat.family, nat.local_port))
 }
 
 #[cfg(test)]

@@ -250,6 +250,7 @@ pub(crate) fn connect(n: u64, comm: &str) -> Event {
             errno: 0,
             latency_ns: 400_000,
             syn_retransmits: 1,
+            ..TcpConnect::default()
         })),
     }
 }

@@ -89,6 +89,14 @@ pub(super) fn end(endpoint: Option<&Endpoint>) -> String {
     endpoint.map_or_else(|| "?".to_owned(), ToString::to_string)
 }
 
+/// The other end as it was named, and what is really there where that differs.
+fn far_end(named: Option<&Endpoint>, real: Option<&Endpoint>) -> String {
+    match real {
+        Some(real) if Some(real) != named => format!("{} ({real})", end(named)),
+        _ => end(named),
+    }
+}
+
 pub(super) fn count(n: u64, one: &str) -> String {
     if n == 1 {
         format!("1 {one}")
@@ -101,7 +109,7 @@ fn connect(e: &TcpConnect) -> String {
     let mut text = format!(
         "{} -> {} {}",
         end(e.local.as_ref()),
-        end(e.remote.as_ref()),
+        far_end(e.remote.as_ref(), e.remote_nat.as_ref()),
         enum_text::<tcp_connect::Outcome>(e.outcome)
     );
     if e.latency_ns > 0 {
@@ -134,7 +142,7 @@ fn flow(e: &TcpFlow) -> String {
     let mut text = format!(
         "{} {arrow} {} ",
         end(e.local.as_ref()),
-        end(e.remote.as_ref())
+        far_end(e.remote.as_ref(), e.remote_nat.as_ref())
     );
     if e.state() == tcp_flow::State::Closed {
         let reason = enum_text::<tcp_flow::CloseReason>(e.close_reason);

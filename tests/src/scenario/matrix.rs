@@ -19,7 +19,7 @@ pub enum World {
 }
 
 /// Every probe and its flavours, best first.
-pub const FLAVOURS: [(&str, &[&str]); 6] = [
+pub const FLAVOURS: [(&str, &[&str]); 7] = [
     ("tcp_connect", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_flow", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     (
@@ -29,6 +29,7 @@ pub const FLAVOURS: [(&str, &[&str]); 6] = [
     ("softirq", &["tp_btf", "raw_tp"]),
     ("oom", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_listen", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
+    ("nat", &["kprobe", "tp_btf", "raw_tp"]),
 ];
 
 impl World {
@@ -49,11 +50,18 @@ impl World {
         Ok(Self::Any)
     }
 
+    /// Whether the probe has no flavour in this world.
+    pub fn lacks(self, probe: &str) -> bool {
+        self == Self::Confidential && probe == "nat"
+    }
+
     /// Must this flavour run in this world? `None`: not known.
     pub fn must(self, probe: &str, flavour: &str) -> Option<bool> {
         match self {
             Self::Full => Some(true),
             Self::Confidential => Some(match (probe, flavour) {
+                // It follows an integer, which typed pointers cannot.
+                ("nat", _) => false,
                 // Only the reply path hands the packet out as typed fields.
                 ("icmp_echo", flavour) => flavour == "fentry_reply",
                 (_, "fentry" | "tp_btf") => true,

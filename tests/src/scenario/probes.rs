@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, icmp, oom, softirq, tcp_connect, tcp_flow};
+use super::{findings, icmp, nat, oom, softirq, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -53,7 +53,7 @@ pub fn run(
                 Ok(Some(reason)) => report.skip(subject, "doctor", &reason),
             }
         }
-        if works == 0 && flavour.is_none() {
+        if works == 0 && flavour.is_none() && !world.lacks(name) {
             let subject = Subject {
                 probe: name,
                 flavour: "",
@@ -98,6 +98,13 @@ fn one_flavour(
             let (expects, cgroups) = oom::run(tools)?;
             settle(agent, &expects, report, subject)?;
             drop(cgroups);
+        }
+        "nat" => {
+            let stage = nat::Stage::new(tools)?;
+            let flavour = format!("nat={flavour}");
+            let agent = Agent::start(tools, "agent-nat", &["--probe", &flavour])?;
+            let expects = stage.run(tools)?;
+            settle(agent, &expects, report, subject)?;
         }
         "tcp_listen" => {
             let agent = Agent::start_one(tools, probe, flavour, &[])?;

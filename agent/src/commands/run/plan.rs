@@ -186,6 +186,7 @@ fn kernel_options(settings: &Settings) -> anyhow::Result<KernelOptions> {
         ring_bytes,
         simulate_drops: settings.simulate_drops.unwrap_or(0),
         cgroup_root: settings.cgroup_root.clone().unwrap_or(default.cgroup_root),
+        proc_root: settings.proc_root.clone().unwrap_or(default.proc_root),
     })
 }
 

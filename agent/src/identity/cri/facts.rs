@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use culprit_proto::v1::Workload;
 use prost::Message;
 
 use super::v1;
 use crate::identity::counters::Counters;
 use crate::identity::limits::{self, MAX_ID, MAX_IMAGE, MAX_NAME, cut_owned};
+use crate::identity::workload::{self, Known};
 
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -49,6 +51,7 @@ pub(in crate::identity) struct PodFacts {
     pub(in crate::identity) sandbox_id: String,
     pub(in crate::identity) pod: PodName,
     pub(in crate::identity) labels: BTreeMap<String, String>,
+    pub(in crate::identity) workload: Workload,
     pub(in crate::identity) ready: bool,
     /// What only the status of the single sandbox says; none until asked.
     pub(in crate::identity) network: Option<Arc<PodNetwork>>,
@@ -93,9 +96,16 @@ impl Fact for PodFacts {
 
     fn from_wire(wire: v1::PodSandbox, counters: &Counters) -> Option<Self> {
         let ready = wire.state == v1::PodSandboxState::SandboxReady as i32;
+        let pod = pod_name(wire.metadata, counters);
         usable_id(&wire.id).then(|| Self {
             sandbox_id: wire.id,
-            pod: pod_name(wire.metadata, counters),
+            workload: workload::of(&Known {
+                name: &pod.name,
+                labels: &wire.labels,
+                annotations: &wire.annotations,
+                made_ns: wire.created_at.unsigned_abs(),
+            }),
+            pod,
             labels: limits::labels(wire.labels, counters),
             ready,
             network: None,
@@ -115,9 +125,16 @@ impl PodFacts {
             .and_then(|n| n.options)
             .is_some_and(|o| o.network == v1::NamespaceMode::Node as i32);
         let ready = wire.state == v1::PodSandboxState::SandboxReady as i32;
+        let pod = pod_name(wire.metadata, counters);
         usable_id(&wire.id).then(|| Self {
             sandbox_id: wire.id,
-            pod: pod_name(wire.metadata, counters),
+            workload: workload::of(&Known {
+                name: &pod.name,
+                labels: &wire.labels,
+                annotations: &wire.annotations,
+                made_ns: wire.created_at.unsigned_abs(),
+            }),
+            pod,
             labels: limits::labels(wire.labels, counters),
             ready,
             network: Some(Arc::new(PodNetwork {

@@ -162,7 +162,9 @@ impl RuntimeService for Fake {
                 id: p.id,
                 metadata: p.metadata,
                 state: p.state,
+                created_at: p.created_at,
                 labels: p.labels,
+                annotations: p.annotations,
             })
             .collect();
         Ok(Response::new(ListPodSandboxResponse { items }))

@@ -1,5 +1,6 @@
 //! A node made of directories, and pods to put in the fake runtime.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -162,6 +163,7 @@ pub(super) fn pod(sandbox: &str, name: &str) -> PodSandboxStatus {
             namespace: "shop".to_owned(),
         }),
         state: PodSandboxState::SandboxReady.into(),
+        created_at: 1_795_348_800_000_000_000,
         network: Some(PodSandboxNetworkStatus {
             ip: "10.1.2.3".to_owned(),
             additional_ips: vec![PodIp {
@@ -170,6 +172,7 @@ pub(super) fn pod(sandbox: &str, name: &str) -> PodSandboxStatus {
         }),
         linux: None,
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        annotations: HashMap::new(),
     }
 }
 

@@ -7,6 +7,7 @@ mod cgroup_read;
 mod dns;
 mod holder;
 mod icmp_echo;
+mod nat;
 mod oom;
 mod reclaim;
 mod runq;
@@ -202,6 +203,7 @@ pub const PROBES: &[Probe] = &[
     skb_drop::PROBE,
     dns::PROBE,
     syn_retransmit::PROBE,
+    nat::PROBE,
 ];
 
 impl Probe {

@@ -5,10 +5,10 @@ use culprit_proto::frame;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
-    Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, NodeStats, OomKill, Party, Pod,
+    Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, Nat, NodeStats, OomKill, Party, Pod,
     ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram, SoftirqStall, TcpConnect,
-    TcpFlow, TcpListen, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity,
-    oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen,
+    TcpFlow, TcpListen, Workload, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo,
+    identity, oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen, workload,
 };
 use prost::Message;
 
@@ -43,6 +43,11 @@ fn who(pod: &str, comm: &str) -> Option<Identity> {
             labels: [("app".to_owned(), "cart".to_owned())].into(),
             ips: vec!["10.0.0.5".to_owned()],
             host_network: false,
+            workload: Some(Workload {
+                kind: workload::Kind::Deployment.into(),
+                name: "cart".to_owned(),
+                source: workload::Source::Label.into(),
+            }),
         }),
         cgroup: Some(Cgroup {
             id: 4711,
@@ -76,6 +81,9 @@ fn kind(of: EventKind) -> Kind {
             errno: 111,
             latency_ns: 400_000,
             syn_retransmits: 1,
+            nat: Nat::Translated.into(),
+            remote_nat: end([10, 1, 0, 7], 5433),
+            local_nat: end([192, 168, 0, 2], 61000),
         }),
         EventKind::TcpFlow => Kind::TcpFlow(TcpFlow {
             local: end([10, 0, 0, 5], 80),
