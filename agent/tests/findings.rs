@@ -66,6 +66,7 @@ fn tell(running: &Running, seconds: u64, severity: Severity, comm: &str) {
         cpu: 0,
         who: who(comm),
         kind: Some(Kind::Finding(finding)),
+        ..Event::default()
     };
     let bytes = event.encode_to_vec().into();
     running

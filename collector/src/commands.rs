@@ -2,6 +2,7 @@
 
 mod args;
 mod findings;
+mod map;
 mod run;
 mod show;
 mod source;

@@ -5,6 +5,7 @@
 //! collector or without one.
 
 mod account;
+mod addresses;
 mod apply;
 mod bounds;
 mod error;

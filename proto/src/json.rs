@@ -53,6 +53,9 @@ pub struct EventLine<'a> {
     /// Whose event it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub who: Option<&'a Identity>,
+    /// Who is at the other end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<&'a Identity>,
     /// The kind's own message, under its field name.
     #[serde(flatten)]
     pub body: Option<&'a event::Kind>,
@@ -69,6 +72,7 @@ impl<'a> EventLine<'a> {
             kind: kind::name(event),
             cpu: event.cpu,
             who: event.who.as_ref(),
+            peer: event.peer.as_ref(),
             body: event.kind.as_ref(),
         }
     }

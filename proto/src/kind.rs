@@ -32,11 +32,13 @@ pub enum EventKind {
     WorkloadStats,
     /// A diagnosis.
     Finding,
+    /// Pods of the node and their addresses.
+    Inventory,
 }
 
 impl EventKind {
     /// Every kind, in the order of the proto.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TcpConnect,
         Self::TcpFlow,
         Self::IcmpEcho,
@@ -49,6 +51,7 @@ impl EventKind {
         Self::TcpListen,
         Self::WorkloadStats,
         Self::Finding,
+        Self::Inventory,
     ];
 
     /// Field name in `Event`'s oneof, as JSON and the command line have it.
@@ -66,6 +69,7 @@ impl EventKind {
             Self::TcpListen => "tcp_listen",
             Self::WorkloadStats => "workload_stats",
             Self::Finding => "finding",
+            Self::Inventory => "inventory",
         }
     }
 
@@ -75,7 +79,11 @@ impl EventKind {
             Self::SoftirqStall | Self::OomKill | Self::Loss | Self::Coverage | Self::Finding => {
                 Lane::Critical
             }
-            Self::TcpConnect | Self::IcmpEcho | Self::DnsLookup | Self::TcpListen => Lane::Signal,
+            Self::TcpConnect
+            | Self::IcmpEcho
+            | Self::DnsLookup
+            | Self::TcpListen
+            | Self::Inventory => Lane::Signal,
             Self::TcpFlow | Self::NodeStats | Self::WorkloadStats => Lane::Bulk,
         }
     }
@@ -95,6 +103,7 @@ impl EventKind {
             Some(event::Kind::TcpListen(_)) => Self::TcpListen,
             Some(event::Kind::WorkloadStats(_)) => Self::WorkloadStats,
             Some(event::Kind::Finding(_)) => Self::Finding,
+            Some(event::Kind::Inventory(_)) => Self::Inventory,
             None => return None,
         })
     }

@@ -68,6 +68,7 @@ fn told(finding: Finding) -> Told {
             cpu: 0,
             who: who("stress", 812, "cart-7d9", "cart"),
             kind: Some(event::Kind::Finding(finding)),
+            ..Event::default()
         },
     }
 }

@@ -46,6 +46,7 @@ fn event(kind: event::Kind) -> Event {
         cpu: 3,
         who: who("cart-7d9", "app", "curl", 4211),
         kind: Some(kind),
+        ..Event::default()
     }
 }
 
@@ -269,7 +270,7 @@ fn json_follows_the_contract() {
                 "namespace": "shop", "name": "cart-7d9", "uid": "", "qos_class": "BEST_EFFORT",
                 "labels": {"app": "cart"}, "ips": [], "host_network": false
             },
-            "netns": 0, "source": "CRI", "unresolved": ""
+            "netns": 0, "source": "CRI", "unresolved": "", "node": ""
         })
     );
 }

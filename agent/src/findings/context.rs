@@ -122,6 +122,7 @@ impl Context<'_> {
             cpu: 0,
             who: Some(who.clone()),
             kind: Some(Kind::WorkloadStats(stats)),
+            ..Event::default()
         })
     }
 }

@@ -166,6 +166,7 @@ impl Desk {
             cpu,
             who,
             kind: Some(culprit_proto::v1::event::Kind::Finding(finding)),
+            ..Event::default()
         })
     }
 

@@ -280,6 +280,7 @@ impl Work {
                 cpu: 0,
                 who: Some(who),
                 kind: Some(Kind::WorkloadStats(stats.clone())),
+                ..Event::default()
             });
         }
         self.told = now;

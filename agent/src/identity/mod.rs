@@ -22,6 +22,7 @@ mod living;
 mod message;
 mod path;
 mod place;
+mod pods;
 mod process;
 mod resolve;
 mod status;

@@ -53,7 +53,7 @@ pub(super) fn try_flavour(
     probe: &Probe,
     flavour: &Flavour,
 ) -> Result<(Vec<Step>, Vec<String>), String> {
-    if probe.name == "skb_drop" && !facts.have(HAVE_PROBE_READ) {
+    if matches!(probe.name, "skb_drop" | "nat") && !facts.have(HAVE_PROBE_READ) {
         return Err("packets cannot be read: probe reads are not allowed".to_owned());
     }
     let missing = facts.missing_for(probe.name);

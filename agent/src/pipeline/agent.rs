@@ -14,6 +14,7 @@ use super::about::About;
 use super::driver::{self, Driver, Intervals, Work};
 use super::identify::Identify;
 use super::intake;
+use super::inventory::{Teller, Watch};
 use super::ledger::Ledger;
 use super::source::{Reader, Resolver, Source};
 use crate::export::client::{self, Exporter, InUse};
@@ -76,6 +77,7 @@ pub struct Agent {
     reader: Option<JoinHandle<()>>,
     stop_reader: Arc<AtomicBool>,
     identify: JoinHandle<()>,
+    pods: Watch,
     findings: Option<Engine>,
     exporter: Option<Exporter>,
     recorder_file: Option<JoinHandle<()>>,
@@ -149,6 +151,9 @@ impl Agent {
             Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
         });
 
+        let teller = Teller::new(Arc::clone(&journal), Arc::clone(&ledger));
+        let pods = Watch::start(teller, Arc::clone(&resolver) as _)
+            .context("cannot start the thread that tells of the pods")?;
         let inlet = findings.as_ref().map(Engine::inlet).unwrap_or_default();
         let (intake, inbox) = intake::channels(Arc::clone(&ledger), inlet.clone());
         let stage = Identify {
@@ -181,6 +186,7 @@ impl Agent {
             reader,
             stop_reader,
             identify,
+            pods,
             findings,
             exporter,
             recorder_file,
@@ -221,6 +227,7 @@ impl Agent {
         join(self.reader).await;
         // The queues have no sender any more: the stage ends when it is done.
         join(Some(self.identify)).await;
+        join(Some(self.pods.stop())).await;
         // Every event is in the journal: what they mean comes after them.
         join(self.findings.map(Engine::stop)).await;
         self.driver.finish().await;

@@ -3,12 +3,13 @@
 //! An event whose container is not known yet is held a bounded moment; others
 //! pass it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use culprit_proto::kind::EventKind;
-use culprit_proto::v1::{Event, Identity, event::Kind, oom_kill};
+use culprit_proto::v1::identity::Source;
+use culprit_proto::v1::{Endpoint, Event, Identity, Pod, event::Kind, oom_kill};
 use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -146,6 +147,7 @@ impl<R: Resolver> Identify<R> {
         for ((slot, actor), identity) in actors.iter().zip(identities) {
             self.place(&mut event, *slot, actor, identity);
         }
+        self.name_peer(&mut event);
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
             return;
@@ -159,6 +161,23 @@ impl<R: Resolver> Identify<R> {
                 seq,
             });
         }
+    }
+
+    /// The other end of a connection, where it is on this node.
+    fn name_peer(&self, event: &mut Event) {
+        let end = match &event.kind {
+            Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
+            Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
+            _ => None,
+        };
+        let Some(ip) = end.and_then(Endpoint::addr) else {
+            return;
+        };
+        event.peer = if ip.is_loopback() {
+            same_pod(event.who.as_ref())
+        } else {
+            self.resolver.at_address(ip)
+        };
     }
 
     fn place(&self, event: &mut Event, slot: Slot, actor: &Actor, identity: Identity) {
@@ -175,6 +194,19 @@ impl<R: Resolver> Identify<R> {
             _ => {}
         }
     }
+}
+
+/// Who speaks to itself: another container of the pod, or the same.
+fn same_pod(who: Option<&Identity>) -> Option<Identity> {
+    let pod = who?.pod.as_ref().filter(|pod| !pod.host_network)?;
+    Some(Identity {
+        pod: Some(Pod {
+            labels: BTreeMap::default(),
+            ..pod.clone()
+        }),
+        source: Source::Address.into(),
+        ..Identity::default()
+    })
 }
 
 fn scope(class: CgroupClass) -> oom_kill::Scope {

@@ -52,7 +52,8 @@ pub fn probe_of(kind: EventKind) -> &'static str {
         | EventKind::Coverage
         | EventKind::NodeStats
         | EventKind::WorkloadStats
-        | EventKind::Finding => "agent",
+        | EventKind::Finding
+        | EventKind::Inventory => "agent",
     }
 }
 

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod driver;
 pub mod identify;
 pub mod intake;
+pub mod inventory;
 pub mod ledger;
 mod outage;
 pub mod source;

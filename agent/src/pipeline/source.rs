@@ -1,9 +1,10 @@
 //! What the pipeline is fed from: the kernel, or a test.
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use culprit_proto::v1::{Event, NodeStats, ProbeCounters, ProbeStatus};
+use culprit_proto::v1::{Event, Identity, InventoryPod, NodeStats, ProbeCounters, ProbeStatus};
 
 use crate::identity::{
     Actor, AskedLimit, CgroupChange, CgroupClass, Identifier, Living, Resolution,
@@ -121,6 +122,18 @@ pub trait Resolver: Send + Sync + 'static {
     fn asked_limit(&self, _container_id: &str, _since: Instant) -> AskedLimit {
         AskedLimit::Unknown("no container runtime is asked".to_owned())
     }
+    /// See [`Identifier::at_address`].
+    fn at_address(&self, _ip: IpAddr) -> Option<Identity> {
+        None
+    }
+    /// See [`Identifier::pods`].
+    fn pods(&self) -> Vec<(String, InventoryPod)> {
+        Vec::new()
+    }
+    /// See [`Identifier::pods_state`].
+    fn pods_state(&self) -> u64 {
+        0
+    }
     /// See [`Identifier::living`].
     fn living(&self) -> Vec<Living> {
         Vec::new()
@@ -150,6 +163,18 @@ impl Resolver for Identifier {
 
     fn asked_limit(&self, container_id: &str, since: Instant) -> AskedLimit {
         Self::asked_limit(self, container_id, since)
+    }
+
+    fn at_address(&self, ip: IpAddr) -> Option<Identity> {
+        Self::at_address(self, ip)
+    }
+
+    fn pods(&self) -> Vec<(String, InventoryPod)> {
+        Self::pods(self)
+    }
+
+    fn pods_state(&self) -> u64 {
+        Self::pods_state(self)
     }
 
     fn living(&self) -> Vec<Living> {

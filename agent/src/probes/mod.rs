@@ -124,8 +124,8 @@ fn event(header: &Header, clock: &Clock, kind: Kind) -> Event {
     Event {
         time: clock.unix_ns(header.time_ns),
         cpu: header.cpu,
-        who: None,
         kind: Some(kind),
+        ..Event::default()
     }
 }
 

@@ -194,6 +194,19 @@ pub(super) struct FlowsArgs {
     /// A table for people or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(super) format: Format,
+    /// Who talks to whom instead of single connections.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(super) by: Option<By>,
+    /// With --by: the map in Graphviz's language, for `dot -Tsvg`.
+    #[arg(long, requires = "by", conflicts_with = "format")]
+    pub(super) dot: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// By workload (Deployment, StatefulSet and others), a line for each pair
+    /// of a client and a server's port.
+    Workload,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use culprit_proto::v1::StoredEvent;
 use culprit_proto::{json, text};
 
 use super::args::{EventsArgs, FlowsArgs, Format, NodesArgs};
+use super::map::{self, Map};
 use super::source::Source;
 use super::table;
 use crate::store::Query;
@@ -45,8 +46,11 @@ pub(super) async fn events(args: EventsArgs) -> anyhow::Result<()> {
 pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
     let query = Query {
         filter: args.filter.filter(vec![EventKind::TcpFlow]),
-        node: args.filter.node,
+        node: args.filter.node.clone(),
     };
+    if args.by.is_some() {
+        return service_map(args, &query).await;
+    }
     let mut out = BufWriter::new(stdout().lock());
     let source = Source::open(args.source, args.tls).await?;
     if args.format == Format::Table {
@@ -64,6 +68,40 @@ pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
             }
         })
         .await?;
+    Ok(out.flush()?)
+}
+
+/// `culprit-collector flows --by workload`
+async fn service_map(args: FlowsArgs, query: &Query) -> anyhow::Result<()> {
+    let source = Source::open(args.source, args.tls).await?;
+    let mut map = Map::default();
+    source
+        .events(query, |event| {
+            map.take(&event);
+            Ok(())
+        })
+        .await?;
+    let left_out = map.left_out;
+    let (edges, unknown) = map.edges();
+    let mut out = BufWriter::new(stdout().lock());
+    if args.dot {
+        write!(out, "{}", map::dot(&edges))?;
+    } else if args.format == Format::Json {
+        for (key, sum) in &edges {
+            writeln!(out, "{}", json::to_line(&map::edge(key, sum))?)?;
+        }
+    } else {
+        writeln!(out, "{}", map::header())?;
+        for (key, sum) in &edges {
+            writeln!(out, "{}", map::row(key, sum))?;
+        }
+    }
+    if unknown > 0 {
+        eprintln!("{unknown} connections are left out: which end connected is not known");
+    }
+    if left_out > 0 {
+        eprintln!("{left_out} records are left out: there were too many connections");
+    }
     Ok(out.flush()?)
 }
 

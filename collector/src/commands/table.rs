@@ -60,13 +60,33 @@ pub(super) fn flow_row(stored: &StoredEvent) -> Option<String> {
         &text::actor(event.who.as_ref()),
         &end(&flow.local),
         &enum_text::<tcp_flow::Role>(flow.role),
-        &end(&flow.remote),
+        &peer(&event, &end(&flow.remote)),
         &text::bytes(flow.bytes_sent),
         &text::bytes(flow.bytes_received),
         &rtt,
         &flow.retransmits.to_string(),
         &state,
     ]))
+}
+
+/// The other end: its address as it was named, the real one, and whose it is.
+fn peer(event: &Event, named: &str) -> String {
+    let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
+        return named.to_owned();
+    };
+    let mut text = named.to_owned();
+    if let Some(real) = flow
+        .remote_nat
+        .as_ref()
+        .filter(|real| Some(*real) != flow.remote.as_ref())
+    {
+        let _ = write!(text, " ({real})");
+    }
+    let whose = text::workload(event.peer.as_ref());
+    if !whose.is_empty() {
+        let _ = write!(text, " {whose}");
+    }
+    text
 }
 
 pub(super) fn node_header() -> String {

@@ -1,3 +1,4 @@
+use culprit_proto::kind::EventKind;
 use culprit_proto::limits::LANES;
 use culprit_proto::text;
 use culprit_proto::v1::{CollectorMessage, Lane};
@@ -156,6 +157,11 @@ impl State {
             )
             .doing("store an event")?;
         for (seq, row) in rows {
+            if row.kind == Some(EventKind::Inventory)
+                && let Some(live) = self.live.get(&spool)
+            {
+                self.note_pods(&live.node, &row.event)?;
+            }
             insert
                 .execute(params![
                     spool.0,

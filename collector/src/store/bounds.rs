@@ -25,6 +25,7 @@ impl State {
     pub(super) fn keep_bounds(&mut self, bounds: Bounds, tick: bool) {
         let result = if tick {
             self.keep_age(bounds.max_age)
+                .and_then(|()| self.keep_pods(bounds.max_age))
                 .and_then(|()| self.keep_bytes(bounds.max_bytes))
         } else {
             self.keep_bytes(bounds.max_bytes)
@@ -32,6 +33,15 @@ impl State {
         if let Err(error) = result {
             tracing::error!("the store may grow beyond its bounds: {error}");
         }
+    }
+
+    /// Who had an address is known as long as events may ask for it.
+    fn keep_pods(&self, max_age: u64) -> Result<(), StoreError> {
+        let oldest = match max_age {
+            0 => 0,
+            age => culprit_proto::time::now().saturating_sub(age),
+        };
+        self.forget_pods(oldest)
     }
 
     fn keep_age(&mut self, max_age: u64) -> Result<(), StoreError> {

@@ -101,10 +101,10 @@ impl Reader {
             let mut page = Page::default();
             let mut bytes = 0;
             while let Some(row) = rows.next()? {
-                let event: Vec<u8> = row.get(7)?;
+                let (node, event): (String, Vec<u8>) = (row.get(2)?, row.get(7)?);
                 bytes += event.len();
                 page.events.push(StoredEvent {
-                    node: row.get(2)?,
+                    node,
                     spool_id: Bytes::from(row.get::<_, Vec<u8>>(3)?),
                     epoch: unsql(row.get(4)?),
                     record: Some(Record {
@@ -123,7 +123,13 @@ impl Reader {
             }
             Ok(page)
         };
-        read().doing("read events")
+        let mut page = read().doing("read events")?;
+        for one in &mut page.events {
+            if let Some(record) = &mut one.record {
+                record.event = self.with_peer(std::mem::take(&mut record.event), &one.node)?;
+            }
+        }
+        Ok(page)
     }
 
     /// Calls `each` for every event of the query, oldest first.

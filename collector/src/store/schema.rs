@@ -11,7 +11,7 @@ use super::{DATABASE, LOCK};
 /// "CLPT": marks the database as ours.
 const APPLICATION: i64 = 0x434c_5054;
 /// Raised with every change of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Size the write-ahead log is cut back to at a checkpoint, bytes.
 const WAL_BYTES: i64 = 16 * 1024 * 1024;
 
@@ -101,6 +101,20 @@ CREATE TABLE report(
   report BLOB NOT NULL,        -- an encoded LaneReport
   PRIMARY KEY(spool, lane)
 ) WITHOUT ROWID;
+";
+
+/// From version 2 to 3: who had which address.
+const TO_3: &str = "
+CREATE TABLE address(
+  ip BLOB NOT NULL,            -- 4 or 16 bytes in network order
+  since INTEGER NOT NULL,      -- ns since the Unix epoch, the node's clock
+  until INTEGER NOT NULL,      -- 0: it runs
+  node TEXT NOT NULL,
+  uid TEXT NOT NULL,
+  pod BLOB NOT NULL,           -- an encoded Pod
+  PRIMARY KEY(ip, since, uid)
+) WITHOUT ROWID;
+CREATE INDEX address_since ON address(since);
 ";
 
 /// A store's directory, held for writing: at most one in all processes.
@@ -206,7 +220,7 @@ impl Directory {
         connection
             .pragma_update(None, "foreign_keys", true)
             .doing("set foreign_keys")?;
-        let steps = [TABLES, TO_2];
+        let steps = [TABLES, TO_2, TO_3];
         let missing = steps.get(usize::try_from(found).unwrap_or(0)..);
         if let Some(steps) = missing.filter(|steps| !steps.is_empty()) {
             connection

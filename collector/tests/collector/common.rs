@@ -223,8 +223,11 @@ pub(crate) fn encoded(event: &Event) -> Bytes {
     Bytes::from(event.encode_to_vec())
 }
 
+pub(crate) fn end(ip: [u8; 4], port: u16) -> Endpoint {
+    Endpoint::new(ip.into(), port)
+}
+
 pub(crate) fn connect(n: u64, comm: &str) -> Event {
-    let end = |ip: [u8; 4], port| Endpoint::new(ip.into(), port);
     Event {
         time: NOON + n * 1000,
         cpu: 1,
@@ -252,6 +255,7 @@ pub(crate) fn connect(n: u64, comm: &str) -> Event {
             syn_retransmits: 1,
             ..TcpConnect::default()
         })),
+        ..Event::default()
     }
 }
 

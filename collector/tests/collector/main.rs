@@ -9,6 +9,7 @@ mod fence;
 mod findings;
 mod hostile;
 mod memory;
+mod peers;
 mod raw;
 mod store;
 mod stream;

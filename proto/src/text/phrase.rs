@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use super::report::{coverage, loss, stats};
+use super::report::{coverage, inventory, loss, stats};
 use super::{bytes, clip, duration, errno};
 use super::{dns, finding, listen, workload_stats};
 use crate::json::enum_text;
@@ -77,6 +77,7 @@ pub fn what(event: &Event) -> String {
         Some(event::Kind::TcpListen(e)) => listen::pressure(e),
         Some(event::Kind::WorkloadStats(e)) => workload_stats::stats(e),
         Some(event::Kind::Finding(e)) => finding::line(e),
+        Some(event::Kind::Inventory(e)) => inventory(e),
         None => "an event of a later version of Culprit".to_owned(),
     }
 }

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use super::phrase::count;
 use super::{clip, duration};
 use crate::json::enum_text;
-use crate::v1::{Coverage, Lane, Loss, NodeStats};
+use crate::v1::{Coverage, Inventory, InventoryPod, Lane, Loss, NodeStats};
 
 /// Most counters or probes that one line names; the rest is counted.
 const MAX_LISTED: usize = 16;
@@ -35,6 +35,22 @@ pub(super) fn loss(e: &Loss) -> String {
         return "nothing lost".to_owned();
     }
     format!("lost so far: {}", list(parts))
+}
+
+pub(super) fn inventory(e: &Inventory) -> String {
+    let name = |one: &InventoryPod| {
+        let pod = one.pod.clone().unwrap_or_default();
+        let gone = if one.until == 0 { "" } else { " (gone)" };
+        let ips: Vec<_> = pod.ips.iter().map(|ip| clip(ip).into_owned()).collect();
+        let at = if ips.is_empty() {
+            String::new()
+        } else {
+            format!(" at {}", ips.join(" "))
+        };
+        format!("{}/{}{at}{gone}", clip(&pod.namespace), clip(&pod.name))
+    };
+    let whole = if e.whole { "all pods" } else { "pods" };
+    format!("{whole}: {}", list(e.pods.iter().map(name).collect()))
 }
 
 pub(super) fn coverage(e: &Coverage) -> String {

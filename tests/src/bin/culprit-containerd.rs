@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use culprit_tests::runtime::containerd::{Containerd, IMAGE, PAUSE};
 use culprit_tests::runtime::cri::Cri;
-use culprit_tests::runtime::{checks, leftovers};
+use culprit_tests::runtime::{checks, leftovers, service};
 use culprit_tests::scenario::report::{Report, Subject};
 use culprit_tests::scenario::tools::Tools;
 
@@ -92,6 +92,7 @@ fn run(args: &Args, tools: &Tools, report: &mut Report) -> Result<String> {
             "pods",
             checks::running as fn(&Tools, &mut Containerd, &mut Report) -> Result<()>,
         ),
+        ("service", service::run),
         ("CRI away", checks::away),
     ] {
         if let Err(error) = part(tools, &mut containerd, report) {

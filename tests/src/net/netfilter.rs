@@ -11,6 +11,7 @@ const NFNL_BATCH_BEGIN: u16 = 0x10;
 const NFNL_BATCH_END: u16 = 0x11;
 const NF_TABLES: u16 = 10 << 8;
 const NEW_TABLE: u16 = NF_TABLES;
+const DELETE_TABLE: u16 = NF_TABLES | 2;
 const NEW_CHAIN: u16 = NF_TABLES | 3;
 const NEW_RULE: u16 = NF_TABLES | 6;
 /// NLM_F_ACK.
@@ -290,6 +291,16 @@ impl Rules {
             "nf_tables rules (the modules nf_tables, nft_ct, nft_nat, nft_masq are needed)",
         )
     }
+}
+
+/// Takes the IPv4 rules out of the calling thread's network namespace again.
+pub fn remove_v4() -> Result<()> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, NFNL_BATCH_BEGIN, 0, 0, 10, &[]);
+    let table = attributes(&[(1, b"culprit\0")]);
+    message(&mut bytes, DELETE_TABLE, ACK, 2, 0, &table);
+    message(&mut bytes, NFNL_BATCH_END, 0, 0, 10, &[]);
+    transact(&open()?, &bytes, 1)
 }
 
 /// Has the kernel track the connections that begin in the calling thread's network namespace.

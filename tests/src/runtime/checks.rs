@@ -58,7 +58,7 @@ impl Names {
 /// Pods made while the agent runs.
 pub fn running(tools: &Tools, containerd: &mut Containerd, report: &mut Report) -> Result<()> {
     let cri = Cri::new(&containerd.socket())?;
-    let agent = start_agent(tools, containerd, "cri-up")?;
+    let agent = start_agent(tools, containerd, "cri-up", &[])?;
     let logs = containerd.logs();
 
     let server_pod = Pod::run(&cri, logs.clone(), "api", 1, "burstable")?;
@@ -122,7 +122,7 @@ pub fn away(tools: &Tools, containerd: &mut Containerd, report: &mut Report) -> 
     let container = pod.start(&cri, "knocker", 0, &args)?;
     let names = Names::of(&pod, &container, "BURSTABLE");
 
-    let agent = start_agent(tools, containerd, "cri-away")?;
+    let agent = start_agent(tools, containerd, "cri-away", &[])?;
     let id = container.id.clone();
     let named = move |event: &Value| of(event, &id) && text(event, "/who/source") == "CRI";
     let seen = |wait: &Agent| wait.wait_for(PATIENCE, |events| events.iter().any(&named));
@@ -138,7 +138,7 @@ pub fn away(tools: &Tools, containerd: &mut Containerd, report: &mut Report) -> 
     agent.stop()?;
 
     // Started without a runtime: what the path says, and why no more.
-    let agent = start_agent(tools, containerd, "cri-down")?;
+    let agent = start_agent(tools, containerd, "cri-down", &[])?;
     let id = container.id.clone();
     let partly = agent.wait_for(PATIENCE, move |events| events.iter().any(|e| of(e, &id)));
     let events = agent.events();
@@ -177,10 +177,15 @@ pub fn away(tools: &Tools, containerd: &mut Containerd, report: &mut Report) -> 
     Cri::new(&containerd.socket())?.remove_all()
 }
 
-fn start_agent(tools: &Tools, containerd: &Containerd, name: &str) -> Result<Agent> {
+pub(super) fn start_agent(
+    tools: &Tools,
+    containerd: &Containerd,
+    name: &str,
+    flags: &[&str],
+) -> Result<Agent> {
     let socket = containerd.socket();
     let socket = socket.to_str().context("the socket's path is not UTF-8")?;
-    Agent::start(tools, name, &["--cri", socket])
+    Agent::start(tools, name, &[&["--cri", socket], flags].concat())
 }
 
 fn of(event: &Value, container: &str) -> bool {

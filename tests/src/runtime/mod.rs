@@ -7,3 +7,4 @@ pub mod findings;
 pub mod image;
 pub mod leftovers;
 pub mod pod;
+pub mod service;

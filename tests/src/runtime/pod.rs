@@ -41,6 +41,18 @@ impl Pod {
     /// Makes the sandbox. `number` distinguishes uids; `class` is the QoS part
     /// of the cgroup path ("burstable", "besteffort", "" for guaranteed).
     pub fn run(cri: &Cri, logs: PathBuf, name: &str, number: u32, class: &str) -> Result<Self> {
+        Self::run_with(cri, logs, name, number, class, HashMap::new())
+    }
+
+    /// The same with more labels.
+    pub fn run_with(
+        cri: &Cri,
+        logs: PathBuf,
+        name: &str,
+        number: u32,
+        class: &str,
+        more: HashMap<String, String>,
+    ) -> Result<Self> {
         let uid = format!(
             "5ca1ab1e-0000-4000-8000-{:06x}{number:06x}",
             std::process::id()
@@ -52,7 +64,7 @@ impl Pod {
         };
         let logs = logs.join(name);
         std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        let labels = HashMap::from(
+        let mut labels = HashMap::from(
             [
                 ("io.kubernetes.pod.name", name),
                 ("io.kubernetes.pod.namespace", NAMESPACE),
@@ -62,6 +74,7 @@ impl Pod {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
+        labels.extend(more);
         let config = v1::PodSandboxConfig {
             metadata: Some(v1::PodSandboxMetadata {
                 name: name.to_owned(),

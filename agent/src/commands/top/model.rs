@@ -136,8 +136,8 @@ mod tests {
         Event {
             time,
             cpu,
-            who: None,
             kind: Some(kind),
+            ..Event::default()
         }
     }
 

@@ -119,6 +119,7 @@ fn model(hostile: &str) -> Model {
             cpu: 1,
             who: Some(who),
             kind: Some(kind),
+            ..Event::default()
         };
         model.event(Lane::Critical.into(), seq, event);
     }

@@ -108,6 +108,7 @@ impl DnsTrouble {
                 cpu: 0,
                 who: Some(who),
                 kind: Some(Kind::DnsLookup(lookup)),
+                ..Event::default()
             };
             context.append(&event);
         }

@@ -52,6 +52,8 @@ pub(in crate::identity) struct PodFacts {
     pub(in crate::identity) pod: PodName,
     pub(in crate::identity) labels: BTreeMap<String, String>,
     pub(in crate::identity) workload: Workload,
+    /// When its sandbox was made, nanoseconds since the Unix epoch; 0 not known.
+    pub(in crate::identity) made_ns: u64,
     pub(in crate::identity) ready: bool,
     /// What only the status of the single sandbox says; none until asked.
     pub(in crate::identity) network: Option<Arc<PodNetwork>>,
@@ -106,6 +108,7 @@ impl Fact for PodFacts {
                 made_ns: wire.created_at.unsigned_abs(),
             }),
             pod,
+            made_ns: wire.created_at.unsigned_abs(),
             labels: limits::labels(wire.labels, counters),
             ready,
             network: None,
@@ -135,6 +138,7 @@ impl PodFacts {
                 made_ns: wire.created_at.unsigned_abs(),
             }),
             pod,
+            made_ns: wire.created_at.unsigned_abs(),
             labels: limits::labels(wire.labels, counters),
             ready,
             network: Some(Arc::new(PodNetwork {

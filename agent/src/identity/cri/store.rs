@@ -1,5 +1,7 @@
 //! What the runtime has said, and how it is at answering.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,15 @@ pub(in crate::identity) enum Lookup {
     NotFound,
     /// Never asked for.
     Unasked,
+}
+
+/// A pod with its containers.
+pub(in crate::identity) struct Stocked {
+    pub(in crate::identity) pod: Arc<PodFacts>,
+    pub(in crate::identity) containers: Vec<Arc<ContainerFacts>>,
+    /// When it was found not to run any more, nanoseconds since the Unix epoch; 0
+    /// while it runs.
+    pub(in crate::identity) gone_ns: u64,
 }
 
 /// Containers and pods by id.
@@ -139,6 +150,43 @@ impl Store {
         let tables = lock(&self.tables);
         let sandbox = tables.uids.get(uid)?;
         tables.pods.get(sandbox).map(|p| p.fact.clone())
+    }
+
+    /// The pod that has the address, or had it last.
+    pub(in crate::identity) fn pod_by_ip(&self, ip: IpAddr) -> Option<Arc<PodFacts>> {
+        let tables = lock(&self.tables);
+        let sandbox = tables.addresses.get(&ip)?;
+        tables.pods.get(sandbox).map(|p| p.fact.clone())
+    }
+
+    /// A number that changes with the pods and containers.
+    pub(in crate::identity) fn state(&self) -> u64 {
+        lock(&self.tables).state
+    }
+
+    /// Every pod with its containers, those that went lately included.
+    pub(in crate::identity) fn inventory(&self) -> Vec<Stocked> {
+        let tables = lock(&self.tables);
+        let mut containers: HashMap<&str, Vec<Arc<ContainerFacts>>> = HashMap::new();
+        for held in tables.containers.values() {
+            let of = containers.entry(&held.fact.sandbox_id).or_default();
+            of.push(held.fact.clone());
+        }
+        let mut all: Vec<Stocked> = tables
+            .pods
+            .values()
+            .map(|held| Stocked {
+                pod: held.fact.clone(),
+                containers: containers
+                    .remove(held.fact.sandbox_id.as_str())
+                    .unwrap_or_default(),
+                gone_ns: held.ended_ns,
+            })
+            .collect();
+        for one in &mut all {
+            one.containers.sort_by(|a, b| a.id.cmp(&b.id));
+        }
+        all
     }
 
     pub(super) fn pod(&self, sandbox: &str) -> Option<Arc<PodFacts>> {
@@ -251,8 +299,15 @@ impl Store {
         for container in containers {
             tables.put_container(container, counters);
         }
-        let Tables { uids, pods, .. } = &mut *tables;
+        let Tables {
+            uids,
+            pods,
+            addresses,
+            ..
+        } = &mut *tables;
         uids.retain(|_, sandbox| pods.contains_key(sandbox));
+        addresses.retain(|_, sandbox| pods.contains_key(sandbox));
+        tables.state += 1;
     }
 
     /// Sandboxes without their network, and containers without an image name:

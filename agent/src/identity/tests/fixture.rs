@@ -176,6 +176,17 @@ pub(super) fn pod(sandbox: &str, name: &str) -> PodSandboxStatus {
     }
 }
 
+/// Of a pod without a network namespace of its own.
+pub(super) fn on_host() -> LinuxPodSandboxStatus {
+    LinuxPodSandboxStatus {
+        namespaces: Some(Namespace {
+            options: Some(NamespaceOption {
+                network: NamespaceMode::Node.into(),
+            }),
+        }),
+    }
+}
+
 pub(super) fn container(id: &str, sandbox: &str, name: &str, image: &str) -> Container {
     let labels = [
         ("io.kubernetes.container.name", name),

@@ -8,4 +8,5 @@ mod hostile;
 mod names;
 mod paths;
 mod places;
+mod pods;
 mod processes;

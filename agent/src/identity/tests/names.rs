@@ -179,16 +179,9 @@ async fn a_pod_on_the_hosts_network_is_said_to_be() {
     let cgroup = make(&node.v2_root(), &cart(1));
     let fake = Fake::new();
     fake.tell(|a| {
-        let options = crate::identity::cri::v1::NamespaceOption {
-            network: crate::identity::cri::v1::NamespaceMode::Node.into(),
-        };
         let mut host = pod(&id(1), "agent");
         host.network = None;
-        host.linux = Some(crate::identity::cri::v1::LinuxPodSandboxStatus {
-            namespaces: Some(crate::identity::cri::v1::Namespace {
-                options: Some(options),
-            }),
-        });
+        host.linux = Some(on_host());
         a.pods.push(host);
     });
     let _running = fake.listen(&node.socket()).unwrap();

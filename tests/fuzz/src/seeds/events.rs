@@ -5,10 +5,11 @@ use culprit_proto::frame;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
-    Histogram, IcmpEcho, Identity, Lane, Loss, LossCounter, Nat, NodeStats, OomKill, Party, Pod,
-    ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram, SoftirqStall, TcpConnect,
-    TcpFlow, TcpListen, Workload, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo,
-    identity, oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen, workload,
+    Histogram, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss, LossCounter, Nat,
+    NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram,
+    SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload, WorkloadStats, dns_lookup, event::Kind,
+    finding, icmp_echo, identity, oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen,
+    workload,
 };
 use prost::Message;
 
@@ -57,6 +58,7 @@ fn who(pod: &str, comm: &str) -> Option<Identity> {
         netns: 4_026_531_840,
         source: identity::Source::Cri.into(),
         unresolved: "the runtime \u{202e} does not know it".to_owned(),
+        node: "node2".to_owned(),
     })
 }
 
@@ -195,6 +197,19 @@ fn kind(of: EventKind) -> Kind {
             count: 1,
             ..Finding::default()
         }),
+        EventKind::Inventory => Kind::Inventory(Inventory {
+            pods: vec![InventoryPod {
+                pod: who("cart-7d9", "").and_then(|who| who.pod),
+                containers: vec![Container {
+                    id: "0123456789abcdef".to_owned(),
+                    name: "app".to_owned(),
+                    image: "shop/cart:1".to_owned(),
+                }],
+                since: TIME - 1,
+                until: TIME,
+            }],
+            whole: true,
+        }),
     }
 }
 
@@ -206,6 +221,7 @@ pub(crate) fn samples() -> Vec<Event> {
             time: TIME + u64::from(n) * 1_000_000_000,
             cpu: n,
             who: who(if n % 2 == 0 { "cart-7d9" } else { "cart-7da" }, "curl"),
+            peer: who("db-0", "").filter(|_| of == EventKind::TcpFlow),
             kind: Some(kind(of)),
         })
         .collect()

@@ -1,6 +1,8 @@
 //! A reader of memory.stat while very many cgroups change: the flush of their
 //! statistics keeps interrupts off. And the same reader with nothing to flush.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -17,6 +19,9 @@ const NAME: &str = "slow_cgroup_read";
 const COMM: &str = "statreader";
 /// A flush over so many takes milliseconds on any machine.
 const CGROUPS: u32 = 3000;
+/// Readers that are tried, and how long one is waited for.
+const TRIES: u32 = 5;
+const SOON: Duration = Duration::from_secs(8);
 /// The finding speaks from far less than that, and the stall it makes likewise.
 const SPEAKS: &str = "1ms";
 
@@ -43,6 +48,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         report.skip(subject, "a flush over many cgroups", why);
         return Ok(());
     }
+    let tracepoints = kernel_at_least(6, 11)?;
     let under = cgroup.directory.display().to_string();
     let back = home.directory.display().to_string();
     let count = CGROUPS.to_string();
@@ -63,20 +69,30 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let mut churn = Load::start(&tools.load, Place::Here, &arguments)?;
     churn.line("cgroups")?;
     let agent = start(tools, "auto")?;
-    let pid = read(reader("40")?)?;
-    let mut expects = vec![named(pid, cgroup.path.clone(), dying)];
-    // Before, samples alone tell, which the pauses of an emulated machine outweigh.
-    if kernel_at_least(6, 11)? {
-        expects.push(stalled(pid, cgroup.path.clone()));
-    }
+    let expects = again(
+        &agent,
+        || reader("40"),
+        |pid| {
+            let mut expects = vec![named(pid, cgroup.path.clone(), dying)];
+            // Before, samples alone tell, which the pauses of an emulated machine outweigh.
+            if tracepoints {
+                expects.push(stalled(pid, cgroup.path.clone()));
+            }
+            expects
+        },
+    )?;
     settle(agent, &expects, report, subject)?;
     // Without samples the flush itself says who it is, where it has tracepoints.
     let flavour = "tp_btf";
     let subject = Subject { flavour, ..subject };
-    if kernel_at_least(6, 11)? {
+    if tracepoints {
         let agent = start(tools, flavour)?;
-        let pid = read(reader("40")?)?;
-        settle(agent, &[stalled(pid, cgroup.path.clone())], report, subject)?;
+        let expects = again(
+            &agent,
+            || reader("40"),
+            |pid| vec![stalled(pid, cgroup.path.clone())],
+        )?;
+        settle(agent, &expects, report, subject)?;
     } else {
         let why = "cgroup_rstat_locked is there from 6.11 on";
         report.skip(subject, "softirq_stall names the reader", why);
@@ -84,6 +100,24 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     churn.go()?;
     churn.finish()?;
     Ok(())
+}
+
+/// Reads until what is expected of the reader was seen: in an emulated machine the CPU stands
+/// still at times for longer than a flush takes, and what that holds up hides one.
+fn again(
+    agent: &Agent,
+    reader: impl Fn() -> Result<Load>,
+    expects: impl Fn(u32) -> Vec<Expect>,
+) -> Result<Vec<Expect>> {
+    let mut tries = 0;
+    loop {
+        let wanted = expects(read(reader()?)?);
+        tries += 1;
+        let seen = |events: &[Value]| wanted.iter().all(|one| one.ask(events).is_ok());
+        if tries == TRIES || agent.wait_for(SOON, seen) {
+            return Ok(wanted);
+        }
+    }
 }
 
 /// Has the file read; by whom.

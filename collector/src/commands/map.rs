@@ -1,0 +1,426 @@
+//! The service map: who talks to whom, from the records of both ends, each
+//! connection once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use culprit_proto::text;
+use culprit_proto::v1::{
+    Endpoint, Event, Identity, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
+};
+use prost::Message as _;
+
+/// Connections that are told apart; those beyond are counted and left out.
+const MAX: usize = 1_000_000;
+
+/// An edge of the map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Workloads as [`name`] has them, or addresses.
+    pub(super) client: String,
+    pub(super) server: String,
+    /// The server's real port.
+    pub(super) port: u32,
+}
+
+/// What went over an edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) connections: u64,
+    /// By the client.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) retransmits: u64,
+    /// Longest smoothed round-trip time.
+    pub(super) srtt_ns: u64,
+}
+
+/// One connection as one of its ends tells it.
+#[derive(Clone, Debug)]
+struct Told {
+    client: String,
+    server: String,
+    port: u32,
+    role: Role,
+    /// Client and server as the server's socket names them: the same at both
+    /// ends, whatever is translated between.
+    ends: Option<(Endpoint, Endpoint)>,
+    sent: u64,
+    received: u64,
+    retransmits: u64,
+    srtt_ns: u64,
+}
+
+/// A socket: node, both ends as it names them, and when it was opened.
+type Socket = (String, Endpoint, Endpoint, u64);
+
+/// Collects flows.
+#[derive(Debug, Default)]
+pub(super) struct Map {
+    told: HashMap<Socket, Told>,
+    /// Records of connections beyond the bound.
+    pub(super) left_out: u64,
+}
+
+/// Namespace, kind and name of the workload: `shop/Deployment/cart`; the pod where
+/// its workload is not known, and what a line says of a process without pod.
+pub(super) fn name(who: Option<&Identity>) -> Option<String> {
+    use culprit_proto::v1::workload::Kind;
+    let who = who?;
+    let Some(pod) = who.pod.as_ref().filter(|pod| !pod.name.is_empty()) else {
+        let name = text::workload(Some(who));
+        let process = who.process.as_ref().map(|process| process.comm.as_str());
+        return match (name.as_str(), process) {
+            ("", None | Some("")) => None,
+            ("" | "/", Some(comm)) => Some(text::clip(comm).into_owned()),
+            _ => Some(name),
+        };
+    };
+    let kind = pod.workload.as_ref().map_or(Kind::Unknown, |w| w.kind());
+    let kind = match kind {
+        Kind::Unknown | Kind::Pod => "",
+        Kind::Deployment => "Deployment/",
+        Kind::StatefulSet => "StatefulSet/",
+        Kind::DaemonSet => "DaemonSet/",
+        Kind::Job => "Job/",
+        Kind::CronJob => "CronJob/",
+        Kind::StaticPod => "static pod/",
+    };
+    let of = pod.workload.as_ref().map_or("", |w| w.name.as_str());
+    let of = if of.is_empty() { &pod.name } else { of };
+    Some(format!(
+        "{}/{kind}{}",
+        text::clip(&pod.namespace),
+        text::clip(of)
+    ))
+}
+
+impl Map {
+    /// Takes a record; what is no flow says nothing.
+    pub(super) fn take(&mut self, stored: &StoredEvent) {
+        let Some(record) = &stored.record else { return };
+        let Ok(event) = Event::decode(record.event.clone()) else {
+            return;
+        };
+        let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
+            return;
+        };
+        let (Some(local), Some(remote)) = (&flow.local, &flow.remote) else {
+            return;
+        };
+        let socket = (
+            stored.node.clone(),
+            local.clone(),
+            remote.clone(),
+            flow.opened_at,
+        );
+        let told = told(&event, flow, local, remote);
+        let room = self.told.len() < MAX;
+        match self.told.get_mut(&socket) {
+            // Totals: the last record of a connection says all.
+            Some(before) => {
+                if told.sent + told.received >= before.sent + before.received {
+                    *before = told;
+                }
+            }
+            None if room => drop(self.told.insert(socket, told)),
+            None => self.left_out += 1,
+        }
+    }
+
+    /// The edges, and how many connections had no end that could be told from the
+    /// other (open before the agent, and neither end known to listen).
+    pub(super) fn edges(self) -> (BTreeMap<Key, Sum>, u64) {
+        let clients: HashMap<&(Endpoint, Endpoint), ()> = self
+            .told
+            .values()
+            .filter(|one| one.role == Role::Client)
+            .filter_map(|one| Some((one.ends.as_ref()?, ())))
+            .collect();
+        let mut edges = BTreeMap::new();
+        let mut unknown = 0;
+        for one in self.told.values() {
+            match one.role {
+                Role::Client => {}
+                // Told by its client already.
+                Role::Server
+                    if one
+                        .ends
+                        .as_ref()
+                        .is_some_and(|ends| clients.contains_key(ends)) =>
+                {
+                    continue;
+                }
+                Role::Server => {}
+                Role::Unknown => {
+                    unknown += 1;
+                    continue;
+                }
+            }
+            let key = Key {
+                client: one.client.clone(),
+                server: one.server.clone(),
+                port: one.port,
+            };
+            let sum: &mut Sum = edges.entry(key).or_default();
+            sum.connections += 1;
+            sum.sent += one.sent;
+            sum.received += one.received;
+            sum.retransmits += one.retransmits;
+            sum.srtt_ns = sum.srtt_ns.max(one.srtt_ns);
+        }
+        (edges, unknown)
+    }
+}
+
+fn told(event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> Told {
+    let far = flow.remote_nat.as_ref().unwrap_or(remote);
+    let near = flow.local_nat.as_ref().unwrap_or(local);
+    let who = name(event.who.as_ref()).unwrap_or_else(|| local.to_string());
+    let peer = name(event.peer.as_ref()).unwrap_or_else(|| {
+        // A client's port says nothing.
+        let port = if flow.role() == Role::Server {
+            0
+        } else {
+            far.port
+        };
+        Endpoint {
+            port,
+            ..far.clone()
+        }
+        .to_string()
+    });
+    let role = flow.role();
+    let (sent, received) = (flow.bytes_sent, flow.bytes_received);
+    let server = role == Role::Server;
+    let (client, server_name) = if server { (peer, who) } else { (who, peer) };
+    Told {
+        client,
+        server: server_name,
+        port: if server { local.port } else { far.port },
+        role,
+        // For a client: what the server sees of it, and the real server. For a
+        // server its socket's own two ends.
+        ends: match role {
+            Role::Client => Some((near.clone(), far.clone())),
+            Role::Server => Some((remote.clone(), local.clone())),
+            Role::Unknown => None,
+        },
+        sent: if server { received } else { sent },
+        received: if server { sent } else { received },
+        retransmits: flow.retransmits.into(),
+        srtt_ns: flow.srtt_ns,
+    }
+}
+
+/// An edge as JSON has it.
+pub(super) fn edge(key: &Key, sum: &Sum) -> WorkloadEdge {
+    WorkloadEdge {
+        client: key.client.clone(),
+        server: key.server.clone(),
+        port: key.port,
+        connections: sum.connections,
+        bytes_sent: sum.sent,
+        bytes_received: sum.received,
+        retransmits: sum.retransmits,
+        srtt_ns: sum.srtt_ns,
+    }
+}
+
+/// Columns of the table, and their widths.
+pub(super) fn header() -> String {
+    line([
+        "CLIENT",
+        "SERVER",
+        "PORT",
+        "CONNECTIONS",
+        "SENT",
+        "RECEIVED",
+        "RETRANS",
+        "RTT",
+    ])
+}
+
+fn line(columns: [&str; 8]) -> String {
+    let [
+        client,
+        server,
+        port,
+        connections,
+        sent,
+        received,
+        retransmits,
+        rtt,
+    ] = columns;
+    format!(
+        "{client:<40} {server:<40} {port:>5} {connections:>11} {sent:>10} {received:>10} \
+         {retransmits:>7} {rtt:>9}"
+    )
+}
+
+/// An edge as a line of the table.
+pub(super) fn row(key: &Key, sum: &Sum) -> String {
+    let rtt = match sum.srtt_ns {
+        0 => "-".to_owned(),
+        ns => text::duration(ns),
+    };
+    line([
+        &key.client,
+        &key.server,
+        &key.port.to_string(),
+        &sum.connections.to_string(),
+        &text::bytes(sum.sent),
+        &text::bytes(sum.received),
+        &sum.retransmits.to_string(),
+        &rtt,
+    ])
+}
+
+/// The edges in Graphviz's language: `dot -Tsvg`.
+pub(super) fn dot(edges: &BTreeMap<Key, Sum>) -> String {
+    let quote = |name: &str| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut text = String::from("digraph culprit {\n  rankdir=LR;\n  node [shape=box];\n");
+    for (key, sum) in edges {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "  {} -> {} [label={}];",
+            quote(&key.client),
+            quote(&key.server),
+            quote(&format!(
+                "port {}, {} connections, {} sent, {} received",
+                key.port,
+                sum.connections,
+                text::bytes(sum.sent),
+                text::bytes(sum.received)
+            ))
+        );
+    }
+    text.push_str("}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use culprit_proto::v1::workload::Kind;
+    use culprit_proto::v1::{Pod, Record, Workload, tcp_flow::State};
+
+    use super::*;
+
+    fn end(text: &str) -> Option<Endpoint> {
+        Some(text.parse::<std::net::SocketAddr>().unwrap().into())
+    }
+
+    fn pod(name: &str, kind: Kind) -> Option<Identity> {
+        Some(Identity {
+            pod: Some(Pod {
+                namespace: "shop".to_owned(),
+                name: format!("{name}-6d4cf56db6-x2m4k"),
+                workload: Some(Workload {
+                    kind: kind.into(),
+                    name: name.to_owned(),
+                    ..Workload::default()
+                }),
+                ..Pod::default()
+            }),
+            ..Identity::default()
+        })
+    }
+
+    fn stored(node: &str, who: &str, peer: Option<&str>, flow: TcpFlow) -> StoredEvent {
+        let event = Event {
+            who: pod(who, Kind::Deployment),
+            peer: peer.and_then(|peer| pod(peer, Kind::StatefulSet)),
+            kind: Some(event::Kind::TcpFlow(flow)),
+            ..Event::default()
+        };
+        StoredEvent {
+            node: node.to_owned(),
+            record: Some(Record {
+                event: event.encode_to_vec().into(),
+                ..Record::default()
+            }),
+            ..StoredEvent::default()
+        }
+    }
+
+    /// Through a service's address and a masquerade, told by both ends.
+    fn both_ends() -> [StoredEvent; 3] {
+        let client = TcpFlow {
+            local: end("10.0.1.5:4000"),
+            remote: end("10.96.0.1:80"),
+            remote_nat: end("10.0.2.9:8080"),
+            local_nat: end("192.168.0.1:61000"),
+            role: Role::Client.into(),
+            bytes_sent: 100,
+            bytes_received: 7000,
+            opened_at: 5,
+            state: State::Closed.into(),
+            ..TcpFlow::default()
+        };
+        let early = TcpFlow {
+            bytes_sent: 10,
+            state: State::Open.into(),
+            ..client.clone()
+        };
+        let server = TcpFlow {
+            local: end("10.0.2.9:8080"),
+            remote: end("192.168.0.1:61000"),
+            role: Role::Server.into(),
+            bytes_sent: 7000,
+            bytes_received: 100,
+            opened_at: 6,
+            ..TcpFlow::default()
+        };
+        [
+            stored("a", "cart", Some("db"), client),
+            stored("b", "db", None, server),
+            stored("a", "cart", Some("db"), early),
+        ]
+    }
+
+    #[test]
+    fn a_connection_that_both_ends_tell_counts_once() {
+        let mut map = Map::default();
+        both_ends().iter().for_each(|one| map.take(one));
+        let (edges, unknown) = map.edges();
+        let key = Key {
+            client: "shop/Deployment/cart".to_owned(),
+            server: "shop/StatefulSet/db".to_owned(),
+            port: 8080,
+        };
+        let sum = Sum {
+            connections: 1,
+            sent: 100,
+            received: 7000,
+            ..Sum::default()
+        };
+        assert_eq!(edges, BTreeMap::from([(key, sum)]));
+        assert_eq!(unknown, 0);
+    }
+
+    #[test]
+    fn a_client_from_outside_is_told_by_the_server() {
+        let mut map = Map::default();
+        map.take(&both_ends()[1]);
+        let (edges, _) = map.edges();
+        let (key, sum) = edges.first_key_value().unwrap();
+        assert_eq!(key.client, "192.168.0.1");
+        assert_eq!((key.port, sum.sent, sum.received), (8080, 100, 7000));
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_the_graph() {
+        let key = Key {
+            client: "a\"; x -> y [\\".to_owned(),
+            server: "b".to_owned(),
+            port: 1,
+        };
+        let graph = dot(&BTreeMap::from([(key, Sum::default())]));
+        assert!(
+            graph.contains(r#"  "a\"; x -> y [\\" -> "b" [label="#),
+            "{graph}"
+        );
+    }
+}
