@@ -128,6 +128,11 @@ pub struct Settings {
     /// [default: /sys/fs/cgroup]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// Where the host's /var/log is mounted: kubelet's links in its directory
+    /// "containers" name containers when the container runtime does not
+    /// [default: /var/log]
+    #[arg(long, value_name = "DIR")]
+    pub log_root: Option<PathBuf>,
     /// Kernel ring of lane CRITICAL: kills and stalls [default: 256KiB]
     #[arg(long, value_name = "SIZE")]
     pub ring_critical: Option<Size>,
@@ -219,6 +224,7 @@ impl Settings {
             identity_wait: self.identity_wait.or(file.identity_wait),
             proc_root: self.proc_root.or(file.proc_root),
             cgroup_root: self.cgroup_root.or(file.cgroup_root),
+            log_root: self.log_root.or(file.log_root),
             ring_critical: self.ring_critical.or(file.ring_critical),
             ring_signal: self.ring_signal.or(file.ring_signal),
             ring_bulk: self.ring_bulk.or(file.ring_bulk),

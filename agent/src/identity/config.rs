@@ -34,6 +34,9 @@ pub struct IdentityConfig {
     pub cgroup_root: PathBuf,
     /// The host's procfs: its pid namespace must be the host's.
     pub proc_root: PathBuf,
+    /// The host's /var/log: kubelet's links in `containers` name containers where
+    /// the runtime does not.
+    pub log_root: PathBuf,
     /// How long [`super::Identifier::start`] waits for the runtime's first
     /// complete answer; the agent goes on without it after that.
     pub start_wait: Duration,
@@ -52,6 +55,7 @@ impl Default for IdentityConfig {
             cri: CriChoice::Auto,
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             proc_root: PathBuf::from("/proc"),
+            log_root: PathBuf::from("/var/log"),
             start_wait: Duration::from_secs(3),
             ask_for: Duration::from_secs(10),
             resync: Duration::from_secs(60),

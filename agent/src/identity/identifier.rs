@@ -14,6 +14,7 @@ use super::config::{CriChoice, IdentityConfig};
 use super::counters::{Counters, count};
 use super::cri::{self, AskedLimit, Contact, Query, Shared, Store};
 use super::hierarchy::{CgroupMode, Hierarchies, V2};
+use super::log_names::LogNames;
 use super::process::Processes;
 use super::tree::{Node, Tree};
 use super::walk::Walk;
@@ -29,6 +30,7 @@ pub struct Identifier {
     pub(super) hierarchies: Hierarchies,
     pub(super) tree: Mutex<Tree>,
     pub(super) processes: Processes,
+    pub(super) log_names: LogNames,
     pub(super) store: Arc<Store>,
     pub(super) counters: Arc<Counters>,
     pub(super) last_walk_ns: AtomicU64,
@@ -57,6 +59,7 @@ impl Identifier {
             hierarchies,
             tree: Mutex::default(),
             processes: Processes::new(config.proc_root.clone()),
+            log_names: LogNames::new(&config.log_root),
             store: Arc::new(Store::new(if off {
                 Contact::Off
             } else {

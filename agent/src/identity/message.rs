@@ -76,7 +76,7 @@ pub(super) fn named_pod(
     bare.namespace.clone_from(&container.pod.namespace);
     bare.name.clone_from(&container.pod.name);
     if !bare.name.is_empty() {
-        bare.workload = Some(workload::by_name(&bare.name));
+        bare.workload = Some(workload::without_labels(&bare.name));
     }
     if !container.pod.uid.is_empty() {
         bare.uid.clone_from(&container.pod.uid);

@@ -19,6 +19,7 @@ mod hierarchy;
 mod identifier;
 mod limits;
 mod living;
+mod log_names;
 mod message;
 mod path;
 mod place;

@@ -5,10 +5,11 @@ use culprit_proto::v1::{Container, Identity};
 
 use super::cri::{Contact, Lookup};
 use super::identifier::Identifier;
+use super::log_names::Named;
 use super::message::{bare_pod, cgroup, named_pod, pod, process};
 use super::path::CgroupPath;
 use super::place::{Place, ROOT};
-use super::{Actor, CgroupClass, Resolution};
+use super::{Actor, CgroupClass, Resolution, workload};
 
 impl Identifier {
     /// Who the actor is. Never waits: at most it reads three small files of
@@ -128,6 +129,12 @@ impl Identifier {
                 Some(facts) => pod(&facts, parsed.qos),
                 None => bare_pod(parsed),
             });
+        if let Contact::Off | Contact::Down { .. } = self.store.contact()
+            && let Some(named) = self.log_names.find(id)
+        {
+            self.ask(id);
+            return ready(named_by_log(who, named));
+        }
         let wait = match (self.store.contact(), lookup) {
             (Contact::Off, _) => Err(OFF.to_owned()),
             (Contact::Down { short, .. }, _) => {
@@ -160,6 +167,19 @@ impl Identifier {
             }
         }
     }
+}
+
+/// What kubelet's link says; image, labels and addresses it does not.
+fn named_by_log(mut who: Identity, named: Named) -> Identity {
+    if let Some(container) = &mut who.container {
+        container.name = named.container;
+    }
+    let pod = who.pod.get_or_insert_default();
+    pod.workload = Some(workload::without_labels(&named.pod));
+    (pod.name, pod.namespace) = (named.pod, named.namespace);
+    who.source = Source::LogDirectory.into();
+    who.unresolved = "image, labels and addresses are the container runtime's alone".to_owned();
+    who
 }
 
 const OFF: &str = "no container runtime is asked (--cri none)";

@@ -80,7 +80,7 @@ fn by_label(pod: &Known<'_>) -> Option<Workload> {
 
 /// Without a word of any controller: a pod by itself keeps its name, all that controllers make
 /// get an ending; which controller that was is not said.
-pub(super) fn by_name(name: &str) -> Workload {
+fn by_name(name: &str) -> Workload {
     if name.is_empty() {
         return Workload::default();
     }
@@ -89,6 +89,21 @@ pub(super) fn by_name(name: &str) -> Workload {
         Some(base) => workload(Kind::Unknown, base, Source::Name),
         None => workload(Kind::Pod, name, Source::Name),
     }
+}
+
+/// Where labels are not known. A Deployment's pods have two endings, its ReplicaSet's and
+/// their own, of an alphabet that hardly any other name keeps to.
+pub(super) fn without_labels(name: &str) -> Workload {
+    let found = by_name(name);
+    let replica_set = (found.kind() == Kind::Unknown).then_some(&*found.name);
+    let ending = |(base, hash): (&'_ str, &str)| {
+        let safe = (8..=10).contains(&hash.len()) && hash.bytes().all(|byte| SAFE.contains(&byte));
+        (safe && !base.is_empty()).then(|| workload(Kind::Deployment, base, Source::Name))
+    };
+    replica_set
+        .and_then(|name| name.rsplit_once('-'))
+        .and_then(ending)
+        .unwrap_or(found)
 }
 
 /// The ending that the API server put to a name, without its dash.
@@ -198,6 +213,18 @@ mod tests {
         assert_eq!(labelled("web-abcde", &[]), name(Kind::Pod, "web-abcde"));
         assert_eq!(labelled("web-x2m4k", &[]), name(Kind::Unknown, "web"));
         assert_eq!(labelled("", &[]).0, Kind::Unknown);
+    }
+
+    #[test]
+    fn where_labels_are_not_known_two_endings_are_a_deployment_s() {
+        let name = |name| {
+            let found = without_labels(name);
+            (found.kind(), found.name.clone(), found.source())
+        };
+        let is = |kind, name: &str| (kind, name.to_owned(), Source::Name);
+        assert_eq!(name("cart-6d4cf56db6-x2m4k"), is(Kind::Deployment, "cart"));
+        assert_eq!(name("cart-side-x2m4k"), is(Kind::Unknown, "cart-side"));
+        assert_eq!(name("cart-0"), is(Kind::Pod, "cart-0"));
     }
 
     #[test]

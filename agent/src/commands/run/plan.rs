@@ -211,6 +211,9 @@ fn identity_config(settings: &Settings) -> IdentityConfig {
     if let Some(root) = &settings.cgroup_root {
         config.cgroup_root.clone_from(root);
     }
+    if let Some(root) = &settings.log_root {
+        config.log_root.clone_from(root);
+    }
     config
 }
 

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use super::fixture::*;
+use culprit_proto::v1::identity::Source;
+
+use crate::identity::CriChoice;
 use crate::identity::cri::fake::Fake;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,6 +174,35 @@ async fn an_image_is_told_by_name_where_the_runtime_has_one() {
         .await;
         assert_eq!(found, expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_runtime_kubelets_links_have_the_names() {
+    let node = Node::v2();
+    let (known, unknown) = (
+        make(&node.v2_root(), &cart(1)),
+        make(&node.v2_root(), &cart(2)),
+    );
+    let mut config = node.config(CriChoice::None);
+    config.log_root = node.v2_root().with_file_name("log");
+    let containers = config.log_root.join("containers");
+    std::fs::create_dir_all(&containers).unwrap();
+    let link = containers.join(format!("cart-6d4cf56db6-x2m4k_shop_app-{}.log", id(1)));
+    std::os::unix::fs::symlink("/var/log/pods/none", link).unwrap();
+    let identifier = start(config).await;
+
+    let who = ready(identifier.resolve(&actor(known)));
+    assert_eq!(who.source(), Source::LogDirectory);
+    assert_eq!(who.container.unwrap().name, "app");
+    let pod = who.pod.unwrap();
+    assert_eq!(
+        (&*pod.namespace, &*pod.name),
+        ("shop", "cart-6d4cf56db6-x2m4k")
+    );
+    assert!(!pod.uid.is_empty(), "of the cgroup path");
+    assert_eq!(pod.workload.unwrap().name, "cart");
+    let who = ready(identifier.resolve(&actor(unknown)));
+    assert_eq!(who.source(), Source::CgroupPath);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
