@@ -12,11 +12,13 @@ mod reclaim_stall;
 mod slow_cgroup_read;
 mod softirq_stall;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::agent::kind;
-use super::expect::text;
+use super::agent::{Agent, kind};
+use super::expect::{Expect, text};
 use super::report::{Report, Subject};
 use super::tools::Tools;
 
@@ -52,6 +54,28 @@ pub fn run(tools: &Tools, only: Option<&str>, report: &mut Report) -> Result<()>
     }
     ensure!(ran > 0, "there is no finding {only:?}");
     Ok(())
+}
+
+/// How often a trouble is made anew, and how long what it leads to is waited for.
+const TRIES: u32 = 5;
+const SOON: Duration = Duration::from_secs(8);
+
+/// Makes a trouble until what `provoke` expects of it was seen: in an emulated machine a CPU
+/// stands still at times for longer than the trouble lasts, and that hides it. What was
+/// expected last is given back, to be settled.
+fn until_seen(
+    agent: &Agent,
+    mut provoke: impl FnMut() -> Result<Vec<Expect>>,
+) -> Result<Vec<Expect>> {
+    let mut tries = 0;
+    loop {
+        let expects = provoke()?;
+        tries += 1;
+        let seen = |events: &[Value]| expects.iter().all(|one| one.ask(events).is_ok());
+        if tries == TRIES || agent.wait_for(SOON, seen) {
+            return Ok(expects);
+        }
+    }
 }
 
 /// Every finding of this name, oldest first.

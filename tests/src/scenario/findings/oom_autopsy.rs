@@ -19,7 +19,7 @@ use crate::scenario::tools::{PATIENCE, Tools};
 const NAME: &str = "oom_autopsy";
 const MIB: u64 = 1 << 20;
 /// A machine of the kernel matrix.
-const NODE_BELOW: u64 = 1536 * MIB;
+pub(super) const NODE_BELOW: u64 = 1536 * MIB;
 
 pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
     let memory = Memory::find()?;
@@ -218,7 +218,7 @@ fn pod_limit() -> Expect {
     })
 }
 
-fn memory_total() -> Result<u64> {
+pub(super) fn memory_total() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());

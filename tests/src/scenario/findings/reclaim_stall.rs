@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::oom_autopsy::{NODE_BELOW, memory_total};
 use super::{evidence_is_printed, found};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
@@ -17,6 +18,7 @@ const NAME: &str = "reclaim_stall";
 const MIB: u64 = 1 << 20;
 /// Far below what is provoked: a fast machine frees page cache quickly.
 const SPEAKS: &str = "reclaim_stall=1ms";
+const GREEDY: &str = "d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4";
 const ROOMY: &str = "c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3";
 
 pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> Result<()> {
@@ -43,6 +45,13 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
         expects.push(at_high(tools, &memory, &mut kept)?);
     } else {
         report.skip(subject, "memory.high", "memory.high is v2's");
+    }
+    // Last: it may take others with it.
+    if memory_total()? < NODE_BELOW {
+        expects.push(at_node(tools, &memory, &mut kept)?);
+    } else {
+        let why = "this machine has 1.5 GiB of memory and more: it is not to be starved";
+        report.skip(subject, "the node is short of memory", why);
     }
     settle(agent, &expects, report, subject)?;
     Ok(())
@@ -136,6 +145,25 @@ fn at_high(tools: &Tools, memory: &Memory, keep: &mut Kept) -> Result<Expect> {
         ensure!(number(event, &detail("high_ns"))? >= 1_000_000, "{event}");
         is_number(event, &detail("high_bytes"), 16 * MIB)?;
         ensure!(number(event, &detail("high_events"))? >= 1, "{event}");
+        Ok(text(event, "/finding/summary").to_owned())
+    }))
+}
+
+/// More than the node has: the kernel tries to free some before it kills.
+fn at_node(tools: &Tools, memory: &Memory, keep: &mut Kept) -> Result<Expect> {
+    let container = container(memory, GREEDY)?;
+    let directory = container.directory.display().to_string();
+    let mib = (memory_total()? / MIB * 2).to_string();
+    let arguments = ["--enter-cgroup", &directory, "hog", "--mib", &mib];
+    let arguments = [&arguments[..], &["--oom-score-adj", "1000"]].concat();
+    let mut hog = Load::start(&tools.load, Place::Here, &arguments)?;
+    ensure!(!hog.wait()?.success(), "the hog was not killed");
+    keep.keep(container);
+    Ok(expect("the node is short of memory", |events| {
+        let event = of(events, GREEDY, "GLOBAL")?;
+        ensure!(number(event, &detail("global_ns"))? >= 1_000_000, "{event}");
+        ensure!(number(event, &detail("global_count"))? >= 1, "{event}");
+        is_number(event, &detail("memcg_count"), 0)?;
         Ok(text(event, "/finding/summary").to_owned())
     }))
 }

@@ -1,13 +1,11 @@
 //! A reader of memory.stat while very many cgroups change: the flush of their
 //! statistics keeps interrupts off. And the same reader with nothing to flush.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::softirq_stall::holder;
-use super::{evidence_is_printed, found, is_party, runs_as, silent};
+use super::{evidence_is_printed, found, is_party, runs_as, silent, until_seen};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
 use crate::scenario::expect::{Expect, expect, is_process, is_text, number, settle, text};
@@ -19,9 +17,6 @@ const NAME: &str = "slow_cgroup_read";
 const COMM: &str = "statreader";
 /// A flush over so many takes milliseconds on any machine.
 const CGROUPS: u32 = 3000;
-/// Readers that are tried, and how long one is waited for.
-const TRIES: u32 = 5;
-const SOON: Duration = Duration::from_secs(8);
 /// The finding speaks from far less than that, and the stall it makes likewise.
 const SPEAKS: &str = "1ms";
 
@@ -69,29 +64,25 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let mut churn = Load::start(&tools.load, Place::Here, &arguments)?;
     churn.line("cgroups")?;
     let agent = start(tools, "auto")?;
-    let expects = again(
-        &agent,
-        || reader("40"),
-        |pid| {
-            let mut expects = vec![named(pid, cgroup.path.clone(), dying)];
-            // Before, samples alone tell, which the pauses of an emulated machine outweigh.
-            if tracepoints {
-                expects.push(stalled(pid, cgroup.path.clone()));
-            }
-            expects
-        },
-    )?;
+    let expects = until_seen(&agent, || {
+        let pid = read(reader("40")?)?;
+        let mut expects = vec![named(pid, cgroup.path.clone(), dying)];
+        // Before, samples alone tell, which the pauses of an emulated machine outweigh.
+        if tracepoints {
+            expects.push(stalled(pid, cgroup.path.clone()));
+        }
+        Ok(expects)
+    })?;
     settle(agent, &expects, report, subject)?;
     // Without samples the flush itself says who it is, where it has tracepoints.
     let flavour = "tp_btf";
     let subject = Subject { flavour, ..subject };
     if tracepoints {
         let agent = start(tools, flavour)?;
-        let expects = again(
-            &agent,
-            || reader("40"),
-            |pid| vec![stalled(pid, cgroup.path.clone())],
-        )?;
+        let expects = until_seen(&agent, || {
+            let pid = read(reader("40")?)?;
+            Ok(vec![stalled(pid, cgroup.path.clone())])
+        })?;
         settle(agent, &expects, report, subject)?;
     } else {
         let why = "cgroup_rstat_locked is there from 6.11 on";
@@ -100,24 +91,6 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     churn.go()?;
     churn.finish()?;
     Ok(())
-}
-
-/// Reads until what is expected of the reader was seen: in an emulated machine the CPU stands
-/// still at times for longer than a flush takes, and what that holds up hides one.
-fn again(
-    agent: &Agent,
-    reader: impl Fn() -> Result<Load>,
-    expects: impl Fn(u32) -> Vec<Expect>,
-) -> Result<Vec<Expect>> {
-    let mut tries = 0;
-    loop {
-        let wanted = expects(read(reader()?)?);
-        tries += 1;
-        let seen = |events: &[Value]| wanted.iter().all(|one| one.ask(events).is_ok());
-        if tries == TRIES || agent.wait_for(SOON, seen) {
-            return Ok(wanted);
-        }
-    }
 }
 
 /// Has the file read; by whom.

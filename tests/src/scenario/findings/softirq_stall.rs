@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{evidence_is_printed, found, is_party};
+use super::{evidence_is_printed, found, is_party, until_seen};
 use crate::net::pair::{FAR_V4, Pair};
 use crate::scenario::agent::Agent;
 use crate::scenario::expect::{
@@ -96,13 +96,21 @@ fn held(
 ) -> Result<()> {
     let flavour = subject.flavour.to_owned();
     let agent = start(tools, &flavour)?;
-    let ping = ping(tools, pair, "40")?;
-    hog.go()?;
-    hog.line("walks")?;
-    ping.finish()?;
-    let pid = hog.pid();
-    let cpu = cpu as u64;
-    let expects = [
+    let (pid, cpu) = (hog.pid(), cpu as u64);
+    let expects = until_seen(&agent, || {
+        let ping = ping(tools, pair, "40")?;
+        hog.go()?;
+        hog.line("walks")?;
+        ping.finish()?;
+        Ok(expected(&flavour, pid, cpu))
+    })?;
+    settle(agent, &expects, report, subject)?;
+    Ok(())
+}
+
+fn expected(flavour: &str, pid: u32, cpu: u64) -> Vec<Expect> {
+    let flavour = flavour.to_owned();
+    vec![
         named(pid, cpu),
         expect("the stack and the system call", move |events| {
             let event = of(events, pid)?;
@@ -124,9 +132,7 @@ fn held(
             ensure!(pings >= 1 && wait >= 1_000_000, "{event}");
             Ok(format!("{pings}, up to {wait} ns"))
         }),
-    ];
-    settle(agent, &expects, report, subject)?;
-    Ok(())
+    ]
 }
 
 fn detail(field: &str) -> String {
