@@ -307,16 +307,16 @@ recorder   4 events in [..] of 67108864 bytes
 trouble    there is no spool on disk: events are kept in memory only
 privileges [..]
 
-probe        flavour            why not better, and what is missing
-tcp_connect  fake
+probe          flavour            why not better, and what is missing
+tcp_connect    fake
 
 lane             next      acked  kept from
 CRITICAL            1          1          1
 SIGNAL              3          3          3
 BULK                0          0          0
 
-probe              seen  ring full   map full    limited
-tcp_connect          10          7          0          0
+probe                seen  ring full   map full    limited
+tcp_connect            10          7          0          0
 
 findings: none are looked for
 
@@ -326,8 +326,8 @@ SIGNAL             10          0          0          0          3          7
 BULK                0          0          0          0          0          0
 all                11          0          0          0          4          7
 
-lost by      lane       reason                count
-tcp_connect  SIGNAL     ring_full                 7
+lost by        lane       reason                count
+tcp_connect    SIGNAL     ring_full                 7
 
 "#]]
     );

@@ -88,13 +88,13 @@ fn render(status: &StatusResponse) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<12} {:>10} {:>10} {:>10} {:>10}",
+        "\n{:<14} {:>10} {:>10} {:>10} {:>10}",
         "probe", "seen", "ring full", "map full", "limited"
     );
     for c in &status.counters {
         let _ = writeln!(
             out,
-            "{:<12} {:>10} {:>10} {:>10} {:>10}",
+            "{:<14} {:>10} {:>10} {:>10} {:>10}",
             clip(&c.probe),
             c.seen,
             c.dropped_ring,
@@ -109,7 +109,7 @@ fn render(status: &StatusResponse) -> String {
     } else {
         let _ = writeln!(
             out,
-            "\n{:<12} {:<10} {:<16} {:>10}",
+            "\n{:<14} {:<10} {:<16} {:>10}",
             "lost by", "lane", "reason", "count"
         );
     }
@@ -117,7 +117,7 @@ fn render(status: &StatusResponse) -> String {
         let lane = json::enum_text::<Lane>(lost.lane);
         let _ = writeln!(
             out,
-            "{:<12} {lane:<10} {:<16} {:>10}",
+            "{:<14} {lane:<10} {:<16} {:>10}",
             clip(&lost.probe),
             clip(&lost.reason),
             lost.count
@@ -180,7 +180,7 @@ fn account(account: Option<&NodeAccount>) -> String {
 /// The table of probes and flavours, as `run --stdout` begins with it.
 pub(super) fn probes(probes: &[ProbeStatus]) -> String {
     let mut out = format!(
-        "{:<12} {:<18} why not better, and what is missing\n",
+        "{:<14} {:<18} why not better, and what is missing\n",
         "probe", "flavour"
     );
     for probe in probes {
@@ -194,7 +194,7 @@ pub(super) fn probes(probes: &[ProbeStatus]) -> String {
             .map(|note| clip(note))
             .collect();
         let line = format!(
-            "{:<12} {:<18} {}",
+            "{:<14} {:<18} {}",
             clip(&probe.probe),
             clip(flavour),
             notes.join("; ")
@@ -226,9 +226,9 @@ mod tests {
         snapbox::assert_data_eq!(
             table,
             snapbox::str![[r#"
-probe        flavour            why not better, and what is missing
-oom          tp_btf             fentry: EPERM; no limit owner
-soft/u{1b}irq not attached
+probe          flavour            why not better, and what is missing
+oom            tp_btf             fentry: EPERM; no limit owner
+soft/u{1b}irq  not attached
 
 "#]]
         );

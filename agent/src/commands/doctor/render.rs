@@ -16,8 +16,8 @@ pub(super) fn text(report: &Report) -> String {
     }
     for probe in &report.probes {
         let _ = match probe.chosen {
-            Some(flavour) => writeln!(out, "ok       {:<12} runs as {flavour}", probe.probe),
-            None => writeln!(out, "MISSING  {:<12} runs in no flavour here", probe.probe),
+            Some(flavour) => writeln!(out, "ok       {:<14} runs as {flavour}", probe.probe),
+            None => writeln!(out, "MISSING  {:<14} runs in no flavour here", probe.probe),
         };
         for flavour in &probe.flavours {
             let what = match &flavour.refused {
