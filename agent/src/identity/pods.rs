@@ -9,6 +9,9 @@ use culprit_proto::v1::{Container, Identity, InventoryPod, Pod};
 use super::cri::PodFacts;
 use super::identifier::Identifier;
 
+/// Containers of one pod that are told.
+const MAX_CONTAINERS: usize = 16;
+
 impl Identifier {
     /// The pod of this node that has the address now, or had it last; None for
     /// the node's own addresses.
@@ -34,7 +37,8 @@ impl Identifier {
         held.into_iter()
             .filter(|one| one.pod.network.is_some())
             .map(|one| {
-                let containers = one.containers.iter().map(|container| Container {
+                let containers = one.containers.iter().take(MAX_CONTAINERS);
+                let containers = containers.map(|container| Container {
                     id: container.id.clone(),
                     name: container.name.clone(),
                     image: container.image.clone(),

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use culprit_proto::kind::EventKind;
+use culprit_proto::limits::MAX_RECORD_BYTES;
 use culprit_proto::v1::{Event, Inventory, InventoryPod, event::Kind};
 use prost::Message;
 
@@ -19,8 +20,10 @@ use crate::journal::Journal;
 const LOOK: Duration = Duration::from_secs(1);
 /// All pods are told again after this, for a collector that was set up anew.
 const WHOLE: Duration = Duration::from_secs(600);
-/// Pods of one event: an event stays far below the largest record.
+/// Pods of one event, and their bytes: half of the largest record. One pod is far
+/// below that (names, addresses and containers are bounded).
 const PODS: usize = 64;
+const BYTES: usize = MAX_RECORD_BYTES / 2;
 
 /// What was told, and where the next telling goes.
 pub struct Teller {
@@ -69,11 +72,8 @@ impl Teller {
             .map(|(_, pod)| pod.clone())
             .collect();
         self.told = pods.into_iter().collect();
-        for some in news.chunks(PODS) {
-            self.append(Inventory {
-                pods: some.to_vec(),
-                whole,
-            });
+        for pods in parts(news) {
+            self.append(Inventory { pods, whole });
         }
     }
 
@@ -88,6 +88,26 @@ impl Teller {
         self.journal
             .append(EventKind::Inventory, event.time, encoded);
     }
+}
+
+/// So that each fits into one event.
+fn parts(pods: Vec<InventoryPod>) -> Vec<Vec<InventoryPod>> {
+    let mut parts: Vec<Vec<InventoryPod>> = Vec::new();
+    let mut bytes = 0;
+    for pod in pods {
+        let size = pod.encoded_len();
+        match parts.last_mut() {
+            Some(part) if part.len() < PODS && bytes + size <= BYTES => {
+                bytes += size;
+                part.push(pod);
+            }
+            _ => {
+                bytes = size;
+                parts.push(vec![pod]);
+            }
+        }
+    }
+    parts
 }
 
 /// The thread that looks.
@@ -125,5 +145,33 @@ impl Watch {
     pub fn stop(self) -> JoinHandle<()> {
         drop(self.stop);
         self.thread
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use culprit_proto::v1::{Container, Pod};
+
+    use super::*;
+
+    fn pod(image: usize) -> InventoryPod {
+        InventoryPod {
+            pod: Some(Pod::default()),
+            containers: vec![Container {
+                image: "i".repeat(image),
+                ..Container::default()
+            }],
+            ..InventoryPod::default()
+        }
+    }
+
+    #[test]
+    fn each_part_fits_into_one_event() {
+        let counts =
+            |pods: Vec<InventoryPod>| -> Vec<usize> { parts(pods).iter().map(Vec::len).collect() };
+        assert_eq!(counts(vec![pod(1); 150]), [64, 64, 22]);
+        let large = counts(vec![pod(10_000); 7]);
+        assert_eq!(large, [3, 3, 1]);
+        assert!(counts(Vec::new()).is_empty());
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
 }
 
 /// One machine's row.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) machine: String,
     /// `uname -r`.

@@ -85,12 +85,38 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let binaries = Binaries::at_or_build(options.bin_dir.as_deref())?;
     let matrix = measure(&machines, options, &binaries)?;
     if options.write_docs {
-        docs::write(&matrix)?;
+        docs::write(&with_former(&matrix)?)?;
     }
     if matrix.failed() {
         bail!("the kernel matrix has failures");
     }
     Ok(())
+}
+
+/// Where a machine's last whole run is kept.
+fn row_file(machine: &str) -> PathBuf {
+    paths::work().join("vm").join(format!("{machine}.row.json"))
+}
+
+/// The whole matrix: machines that were left out this time with their last whole run.
+fn with_former(matrix: &Matrix) -> Result<Matrix> {
+    let rows = MACHINES.iter().map(|machine| {
+        if let Some(row) = matrix.rows.iter().find(|row| row.machine == machine.name) {
+            return Ok(row.clone());
+        }
+        let path = row_file(machine.name);
+        let text = std::fs::read(&path).with_context(|| {
+            format!(
+                "{}: there is no whole run of {}; run it too",
+                path.display(),
+                machine.name
+            )
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
+    });
+    Ok(Matrix {
+        rows: rows.collect::<Result<_>>()?,
+    })
 }
 
 /// Machines on which `cargo xtask test` provokes the findings: the oldest kernel, v1
@@ -151,6 +177,14 @@ fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Res
             row
         }),
     };
+    for row in matrix
+        .rows
+        .iter()
+        .filter(|row| !options.gate && row.error.is_none())
+    {
+        let json = serde_json::to_vec(row).context("encoding a machine's run")?;
+        sh::write_if_changed(&row_file(&row.machine), &json)?;
+    }
     let json = serde_json::to_vec_pretty(&matrix).context("encoding the matrix")?;
     sh::write_if_changed(&paths::work().join("matrix.json"), &json)?;
     sh::write_if_changed(
