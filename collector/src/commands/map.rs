@@ -42,6 +42,8 @@ struct Told {
     server: String,
     port: u32,
     role: Role,
+    /// The far end has a name.
+    named: bool,
     /// Client and server as the server's socket names them: the same at both
     /// ends, whatever is translated between.
     ends: Option<(Endpoint, Endpoint)>,
@@ -137,6 +139,13 @@ impl Map {
             .filter(|one| one.role == Role::Client)
             .filter_map(|one| Some((one.ends.as_ref()?, ())))
             .collect();
+        // What the server's own record calls it.
+        let servers: HashMap<&(Endpoint, Endpoint), &str> = self
+            .told
+            .values()
+            .filter(|one| one.role == Role::Server)
+            .filter_map(|one| Some((one.ends.as_ref()?, &*one.server)))
+            .collect();
         let mut edges = BTreeMap::new();
         let mut unknown = 0;
         for one in self.told.values() {
@@ -157,9 +166,14 @@ impl Map {
                     continue;
                 }
             }
+            let own = one.ends.as_ref().and_then(|ends| servers.get(ends));
+            let server = match own {
+                Some(own) if one.role == Role::Client && !one.named => (*own).to_owned(),
+                _ => one.server.clone(),
+            };
             let key = Key {
                 client: one.client.clone(),
-                server: one.server.clone(),
+                server,
                 port: one.port,
             };
             let sum: &mut Sum = edges.entry(key).or_default();
@@ -177,7 +191,9 @@ fn told(event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> T
     let far = flow.remote_nat.as_ref().unwrap_or(remote);
     let near = flow.local_nat.as_ref().unwrap_or(local);
     let who = name(event.who.as_ref()).unwrap_or_else(|| local.to_string());
-    let peer = name(event.peer.as_ref()).unwrap_or_else(|| {
+    let peer = name(event.peer.as_ref());
+    let named = peer.is_some();
+    let peer = peer.unwrap_or_else(|| {
         // A client's port says nothing.
         let port = if flow.role() == Role::Server {
             0
@@ -199,6 +215,7 @@ fn told(event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> T
         server: server_name,
         port: if server { local.port } else { far.port },
         role,
+        named,
         // For a client: what the server sees of it, and the real server. For a
         // server its socket's own two ends.
         ends: match role {
@@ -398,6 +415,30 @@ mod tests {
         };
         assert_eq!(edges, BTreeMap::from([(key, sum)]));
         assert_eq!(unknown, 0);
+    }
+
+    #[test]
+    fn a_server_that_the_client_cannot_name_names_itself() {
+        let [client, server, _] = both_ends();
+        let record = client.record.unwrap();
+        let mut event = Event::decode(record.event).unwrap();
+        event.peer = None;
+        let unnamed = StoredEvent {
+            node: client.node,
+            record: Some(Record {
+                event: event.encode_to_vec().into(),
+                ..Record::default()
+            }),
+            ..StoredEvent::default()
+        };
+        let mut map = Map::default();
+        [unnamed, server].iter().for_each(|one| map.take(one));
+        let (edges, _) = map.edges();
+        let names: Vec<_> = edges
+            .keys()
+            .map(|key| (&*key.client, &*key.server))
+            .collect();
+        assert_eq!(names, [("shop/Deployment/cart", "shop/Deployment/db")]);
     }
 
     #[test]
