@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use crate::v1::Endpoint;
+use crate::v1::{Endpoint, Event, event::Kind};
 
 impl Endpoint {
     /// An endpoint of `ip` and `port`; IPv4-mapped IPv6 becomes IPv4.
@@ -28,6 +28,18 @@ impl Endpoint {
         }
         let v6 = <[u8; 16]>::try_from(&self.ip[..]).ok()?;
         Some(Ipv6Addr::from(v6).into())
+    }
+}
+
+impl Event {
+    /// The other end of a connection behind its address (`remote_nat`), or as it is
+    /// named where nothing else is known; `None` for events of no connection.
+    pub fn far_end(&self) -> Option<&Endpoint> {
+        match &self.kind {
+            Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
+            Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
+            _ => None,
+        }
     }
 }
 

@@ -165,12 +165,7 @@ impl<R: Resolver> Identify<R> {
 
     /// The other end of a connection, where it is on this node.
     fn name_peer(&self, event: &mut Event) {
-        let end = match &event.kind {
-            Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
-            Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
-            _ => None,
-        };
-        let Some(ip) = end.and_then(Endpoint::addr) else {
+        let Some(ip) = event.far_end().and_then(Endpoint::addr) else {
             return;
         };
         event.peer = if ip.is_loopback() {

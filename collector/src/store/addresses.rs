@@ -89,12 +89,9 @@ impl Reader {
         if event.peer.is_some() {
             return Ok(encoded);
         }
-        let end = match &event.kind {
-            Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
-            Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
-            _ => None,
+        let Some(end) = event.far_end() else {
+            return Ok(encoded);
         };
-        let Some(end) = end else { return Ok(encoded) };
         let Some((home, pod)) = self.at_address(&end.ip, event.time)? else {
             return Ok(encoded);
         };

@@ -127,24 +127,21 @@ impl PodFacts {
             .and_then(|l| l.namespaces)
             .and_then(|n| n.options)
             .is_some_and(|o| o.network == v1::NamespaceMode::Node as i32);
-        let ready = wire.state == v1::PodSandboxState::SandboxReady as i32;
-        let pod = pod_name(wire.metadata, counters);
-        usable_id(&wire.id).then(|| Self {
-            sandbox_id: wire.id,
-            workload: workload::of(&Known {
-                name: &pod.name,
-                labels: &wire.labels,
-                annotations: &wire.annotations,
-                made_ns: wire.created_at.unsigned_abs(),
-            }),
-            pod,
-            made_ns: wire.created_at.unsigned_abs(),
-            labels: limits::labels(wire.labels, counters),
-            ready,
+        let listed = v1::PodSandbox {
+            id: wire.id,
+            metadata: wire.metadata,
+            state: wire.state,
+            created_at: wire.created_at,
+            labels: wire.labels,
+            annotations: wire.annotations,
+        };
+        let facts = Self::from_wire(listed, counters)?;
+        Some(Self {
             network: Some(Arc::new(PodNetwork {
                 ips: limits::ips(given, counters),
                 host,
             })),
+            ..facts
         })
     }
 }
