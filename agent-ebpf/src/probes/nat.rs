@@ -27,7 +27,7 @@ const TCP: u8 = 6;
 /// enum ip_conntrack_info, in the low bits of `_nfct`.
 const CTINFO: u64 = 7;
 const IP_CT_NEW: u64 = 2;
-/// The hosts' namespace and a container's may both track a connection; what
+/// The host's namespace and a container's may both track a connection; what
 /// one of them translated stands beside what the other left alone.
 const SAME_CONNECTION_NS: u64 = 1_000_000_000;
 
@@ -106,7 +106,7 @@ fn put(mine: &Direction, other: &Direction, family: u16) {
             how: if same { NAT_NONE } else { NAT_TRANSLATED },
             family,
         },
-        at_ns: unsafe_now(),
+        at_ns: now(),
     };
     if same && let Some(old) = NAT.get_ptr(key) {
         // SAFETY: a live map value.
@@ -120,7 +120,7 @@ fn put(mine: &Direction, other: &Direction, family: u16) {
 }
 
 #[inline(always)]
-fn unsafe_now() -> u64 {
+fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
 }

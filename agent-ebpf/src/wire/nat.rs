@@ -2,7 +2,7 @@
 
 wire_struct! {
     /// The ends as they really are. Addresses as in a `Tuple`, of the same
-    /// family; zero unless `how` is NAT_TRANSLATED.
+    /// family; zero when `how` is NAT_UNRESOLVED.
     pub struct Nat (40) {
         /// The other end behind its address: for who connected the real
         /// server, for who accepted the real client.

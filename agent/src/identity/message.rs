@@ -47,19 +47,26 @@ pub(super) fn bare_pod(parsed: &CgroupPath) -> Pod {
 
 /// The pod as its sandbox names it.
 pub(super) fn pod(facts: &PodFacts, qos: QosClass) -> Pod {
-    let network = facts.network.as_deref();
     let mut pod = Pod {
+        labels: facts.labels.clone(),
+        ..brief(facts)
+    };
+    pod.set_qos_class(qos);
+    pod
+}
+
+/// The pod without its labels, which travel with its own events.
+pub(super) fn brief(facts: &PodFacts) -> Pod {
+    let network = facts.network.as_deref();
+    Pod {
         namespace: facts.pod.namespace.clone(),
         name: facts.pod.name.clone(),
         uid: facts.pod.uid.clone(),
-        labels: facts.labels.clone(),
         ips: network.map(|n| n.ips.clone()).unwrap_or_default(),
         host_network: network.is_some_and(|n| n.host),
         workload: Some(facts.workload.clone()),
         ..Pod::default()
-    };
-    pod.set_qos_class(qos);
-    pod
+    }
 }
 
 /// The pod by its sandbox, else by the container's own labels, else by the

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use culprit_proto::v1::identity::Source;
-use culprit_proto::v1::{Container, Identity, InventoryPod, Pod};
+use culprit_proto::v1::{Container, Identity, InventoryPod};
 
-use super::cri::PodFacts;
 use super::identifier::Identifier;
+use super::message::brief;
 
 /// Containers of one pod that are told.
 const MAX_CONTAINERS: usize = 16;
@@ -52,19 +52,5 @@ impl Identifier {
                 (one.pod.sandbox_id.clone(), pod)
             })
             .collect()
-    }
-}
-
-/// The pod without its labels, which travel with its own events.
-fn brief(facts: &PodFacts) -> Pod {
-    let network = facts.network.as_deref();
-    Pod {
-        namespace: facts.pod.namespace.clone(),
-        name: facts.pod.name.clone(),
-        uid: facts.pod.uid.clone(),
-        ips: network.map(|n| n.ips.clone()).unwrap_or_default(),
-        host_network: network.is_some_and(|n| n.host),
-        workload: Some(facts.workload.clone()),
-        ..Pod::default()
     }
 }

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink};
 
+use super::netlink::attribute;
+
 const NFNL_BATCH_BEGIN: u16 = 0x10;
 const NFNL_BATCH_END: u16 = 0x11;
 const NF_TABLES: u16 = 10 << 8;
@@ -38,16 +40,6 @@ pub(super) fn message(
     into.extend_from_slice(&[family, 0]);
     into.extend_from_slice(&resource.to_be_bytes());
     into.extend_from_slice(body);
-}
-
-pub(super) fn attribute(into: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = (4 + value.len()) as u16;
-    into.extend_from_slice(&length.to_ne_bytes());
-    into.extend_from_slice(&kind.to_ne_bytes());
-    into.extend_from_slice(value);
-    while !into.len().is_multiple_of(4) {
-        into.push(0);
-    }
 }
 
 fn attributes(all: &[(u16, &[u8])]) -> Vec<u8> {

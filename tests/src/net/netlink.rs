@@ -157,7 +157,7 @@ fn link(index: u32, up: u32) -> Vec<u8> {
     body
 }
 
-fn attribute(into: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(into: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // Callers pass a few hundred bytes at most.
     let length = (4 + value.len()) as u16;
     into.extend_from_slice(&length.to_ne_bytes());

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use super::netfilter::{ACK, attribute, find, message, messages, open, transact};
+use super::netfilter::{ACK, find, message, messages, open, transact};
+use super::netlink::attribute;
 
 /// How long a packet is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
