@@ -87,27 +87,27 @@ fn what_is_new_is_told_once_and_all_from_time_to_time() {
     };
     let journal = Arc::new(Journal::new(limits));
     let ledger = Arc::new(Ledger::default());
-    let mut teller = Teller::new(Arc::clone(&journal), ledger);
+    let mut teller = Teller::new(Arc::clone(&journal), ledger, Arc::default());
     let pods = Pods::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
 
-    teller.look(&pods, at(0));
+    teller.look(&pods, false, at(0));
     assert!(
         told(&journal).is_empty(),
         "the runtime has not said anything"
     );
     pods.put("a", 0);
     pods.put("b", 0);
-    teller.look(&pods, at(1));
-    teller.look(&pods, at(2));
+    teller.look(&pods, false, at(1));
+    teller.look(&pods, false, at(2));
     pods.put("c", 0);
     pods.put("a", 7);
-    teller.look(&pods, at(3));
+    teller.look(&pods, false, at(3));
     // Something changed that is not told of, as an image's name.
     pods.0.lock().unwrap().0 += 1;
-    teller.look(&pods, at(4));
-    teller.look(&pods, at(700));
+    teller.look(&pods, false, at(4));
+    teller.look(&pods, false, at(700));
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let expected: Vec<(bool, Vec<String>)> = vec![
         (true, names(&["a", "b"])),

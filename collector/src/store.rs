@@ -8,6 +8,7 @@ mod account;
 mod addresses;
 mod apply;
 mod bounds;
+mod callers;
 mod error;
 mod fence;
 mod hello;

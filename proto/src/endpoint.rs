@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use crate::v1::{Endpoint, Event, event::Kind};
+use crate::v1::{Endpoint, Event, event::Kind, tcp_flow::Role};
 
 impl Endpoint {
     /// An endpoint of `ip` and `port`; IPv4-mapped IPv6 becomes IPv4.
@@ -39,6 +39,15 @@ impl Event {
             Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
             Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
             _ => None,
+        }
+    }
+
+    /// The far end is the server: its port says who it is.
+    pub fn far_end_serves(&self) -> bool {
+        match &self.kind {
+            Some(Kind::TcpConnect(_)) => true,
+            Some(Kind::TcpFlow(one)) => one.role() == Role::Client,
+            _ => false,
         }
     }
 }

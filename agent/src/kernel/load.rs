@@ -16,6 +16,7 @@ use super::{
     attach::{self, Attacher},
     flavour::bring_up,
     flows::Flows,
+    listeners::Listeners,
     log::KernelLog,
     nat::Translations,
     object::{open, system_btf},
@@ -23,7 +24,10 @@ use super::{
     stats::{self, ProgramCost, Stats},
     tables::{Look, Tables},
 };
-use crate::{pipeline::source::Draft, probes::Decoder};
+use crate::{
+    pipeline::source::{Draft, Listening},
+    probes::Decoder,
+};
 
 /// The kernel side, attached. Dropping it detaches everything.
 pub struct Kernel {
@@ -34,6 +38,8 @@ pub struct Kernel {
     stats: Stats,
     flows: Flows,
     translations: Translations,
+    /// None once taken.
+    listeners: Option<Listeners>,
     proc_root: PathBuf,
     /// Send and receive are counted at hooks.
     call_counts: bool,
@@ -91,6 +97,7 @@ impl Kernel {
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
         let translations = Translations::new(&mut ebpf)?;
+        let listeners = Some(Listeners::new(&mut ebpf)?);
         let mut tables = Tables::take(&mut ebpf, facts)?;
         let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
         let statuses = PROBES
@@ -105,6 +112,7 @@ impl Kernel {
             stats,
             flows,
             translations,
+            listeners,
             proc_root: options.proc_root.clone(),
             call_counts: false,
             log: None,
@@ -133,6 +141,17 @@ impl Kernel {
     /// The maps that the findings read; None the second time.
     pub fn take_tables(&mut self) -> Option<Tables> {
         self.tables.take()
+    }
+
+    /// Who listens where, for a thread of its own; None the second time, and where
+    /// no probe keeps that.
+    pub fn take_listening(&mut self) -> Option<Box<dyn Listening>> {
+        let kept = ["tcp_flow", "tcp_connect", "tcp_listen"];
+        let kept = kept.iter().any(|probe| self.is_on(probe));
+        self.listeners
+            .take()
+            .filter(|_| kept)
+            .map(|it| Box::new(it) as _)
     }
 
     /// The kernel side's accounting, by probe.

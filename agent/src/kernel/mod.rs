@@ -7,6 +7,7 @@ mod examine;
 mod facts;
 mod flavour;
 mod flows;
+mod listeners;
 mod load;
 mod log;
 mod nat;

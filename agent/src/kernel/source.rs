@@ -6,7 +6,7 @@ use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
 
 use super::{Kernel, RingReader, Tables, log::KernelLog};
 use crate::{
-    pipeline::source::{BadRecord, Draft, Observation, Reader, Source},
+    pipeline::source::{BadRecord, Draft, Listening, Observation, Reader, Source},
     probes::Decoder,
 };
 
@@ -89,6 +89,10 @@ impl Source for Kernel {
 
     fn take_tables(&mut self) -> Option<Tables> {
         Self::take_tables(self)
+    }
+
+    fn take_listening(&mut self) -> Option<Box<dyn Listening>> {
+        Self::take_listening(self)
     }
 
     fn detach(&mut self) {

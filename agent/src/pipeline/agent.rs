@@ -12,10 +12,12 @@ use tokio::sync::watch;
 
 use super::about::About;
 use super::driver::{self, Driver, Intervals, Work};
+use super::host::{Host, Looker};
 use super::identify::Identify;
 use super::intake;
 use super::inventory::{Teller, Watch};
 use super::ledger::Ledger;
+use super::peers::Peers;
 use super::source::{Reader, Resolver, Source};
 use crate::export::client::{self, Exporter, InUse};
 use crate::export::target::Target;
@@ -106,6 +108,7 @@ impl Agent {
             .context("cannot start the spool's thread")?;
         let keeper_handle = keeper.as_ref().map(Keeper::handle);
         ledger.set_statuses(source.statuses());
+        let proc_root = options.proc_root;
         let findings = options
             .findings
             .map(|chosen| {
@@ -116,7 +119,7 @@ impl Agent {
                     journal: Arc::clone(&journal),
                     ledger: Arc::clone(&ledger),
                     stats: options.intervals.stats,
-                    proc_root: options.proc_root,
+                    proc_root: proc_root.clone(),
                     cgroup_root: options.cgroup_root,
                 })
             })
@@ -151,12 +154,15 @@ impl Agent {
             Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
         });
 
-        let teller = Teller::new(Arc::clone(&journal), Arc::clone(&ledger));
-        let pods = Watch::start(teller, Arc::clone(&resolver) as _)
+        let host = Arc::new(Host::new(&proc_root));
+        let looker = Looker::new(&proc_root, source.take_listening());
+        let teller = Teller::new(Arc::clone(&journal), Arc::clone(&ledger), Arc::clone(&host));
+        let pods = Watch::start(teller, looker, Arc::clone(&resolver) as _)
             .context("cannot start the thread that tells of the pods")?;
         let inlet = findings.as_ref().map(Engine::inlet).unwrap_or_default();
         let (intake, inbox) = intake::channels(Arc::clone(&ledger), inlet.clone());
         let stage = Identify {
+            peers: Peers::new(Arc::clone(&resolver) as _, host),
             resolver,
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),

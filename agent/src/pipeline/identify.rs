@@ -3,18 +3,18 @@
 //! An event whose container is not known yet is held a bounded moment; others
 //! pass it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culprit_proto::kind::EventKind;
-use culprit_proto::v1::identity::Source;
-use culprit_proto::v1::{Endpoint, Event, Identity, Pod, event::Kind, oom_kill};
+use culprit_proto::v1::{Event, Identity, event::Kind, oom_kill};
 use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::intake::Inbox;
 use super::ledger::Ledger;
+use super::peers::Peers;
 use super::source::{Draft, Resolver, Slot};
 use crate::findings::{self, Inlet};
 use crate::identity::{Actor, CgroupClass, Resolution};
@@ -30,6 +30,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(25);
 pub struct Identify<R> {
     /// Who did it.
     pub resolver: Arc<R>,
+    /// Who is at the other end.
+    pub peers: Peers,
     /// Where events go.
     pub journal: Arc<Journal>,
     /// Counts events that could not wait.
@@ -47,7 +49,7 @@ struct Held {
 
 impl<R: Resolver> Identify<R> {
     /// Runs until every sender is gone and everything is in the journal.
-    pub async fn run(self, inbox: Inbox) {
+    pub async fn run(mut self, inbox: Inbox) {
         let Inbox {
             lanes: [mut critical, mut signal, mut bulk],
             mut cgroups,
@@ -84,7 +86,7 @@ impl<R: Resolver> Identify<R> {
         }
     }
 
-    fn take(&self, draft: Box<Draft>, held: &mut VecDeque<Held>) {
+    fn take(&mut self, draft: Box<Draft>, held: &mut VecDeque<Held>) {
         let (identities, complete) = self.identities(&draft);
         if complete {
             self.record(*draft, identities);
@@ -103,7 +105,7 @@ impl<R: Resolver> Identify<R> {
         });
     }
 
-    fn ask_again(&self, held: &mut VecDeque<Held>) {
+    fn ask_again(&mut self, held: &mut VecDeque<Held>) {
         let now = Instant::now();
         for one in std::mem::take(held) {
             let (identities, complete) = self.identities(&one.draft);
@@ -142,12 +144,12 @@ impl<R: Resolver> Identify<R> {
         }
     }
 
-    fn record(&self, draft: Draft, identities: Vec<Identity>) {
+    fn record(&mut self, draft: Draft, identities: Vec<Identity>) {
         let Draft { mut event, actors } = draft;
         for ((slot, actor), identity) in actors.iter().zip(identities) {
             self.place(&mut event, *slot, actor, identity);
         }
-        self.name_peer(&mut event);
+        self.peers.name(&mut event);
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
             return;
@@ -161,18 +163,6 @@ impl<R: Resolver> Identify<R> {
                 seq,
             });
         }
-    }
-
-    /// The other end of a connection, where it is on this node.
-    fn name_peer(&self, event: &mut Event) {
-        let Some(ip) = event.far_end().and_then(Endpoint::addr) else {
-            return;
-        };
-        event.peer = if ip.is_loopback() {
-            same_pod(event.who.as_ref())
-        } else {
-            self.resolver.at_address(ip)
-        };
     }
 
     fn place(&self, event: &mut Event, slot: Slot, actor: &Actor, identity: Identity) {
@@ -189,19 +179,6 @@ impl<R: Resolver> Identify<R> {
             _ => {}
         }
     }
-}
-
-/// Who speaks to itself: another container of the pod, or the same.
-fn same_pod(who: Option<&Identity>) -> Option<Identity> {
-    let pod = who?.pod.as_ref().filter(|pod| !pod.host_network)?;
-    Some(Identity {
-        pod: Some(Pod {
-            labels: BTreeMap::default(),
-            ..pod.clone()
-        }),
-        source: Source::Address.into(),
-        ..Identity::default()
-    })
 }
 
 fn scope(class: CgroupClass) -> oom_kill::Scope {

@@ -5,11 +5,13 @@
 pub mod about;
 pub mod agent;
 pub mod driver;
+pub mod host;
 pub mod identify;
 pub mod intake;
 pub mod inventory;
 pub mod ledger;
 mod outage;
+pub mod peers;
 pub mod source;
 
 pub use source::{Reader, Source};

@@ -89,6 +89,11 @@ pub trait Source: Send + 'static {
     fn take_tables(&mut self) -> Option<Tables> {
         None
     }
+    /// Who listens where; `None` the second time, and from a source that does
+    /// not know.
+    fn take_listening(&mut self) -> Option<Box<dyn Listening>> {
+        None
+    }
     /// Takes the probes off the kernel; counters can still be read.
     fn detach(&mut self);
 }
@@ -102,6 +107,12 @@ pub trait Reader: Send + 'static {
         stop: &AtomicBool,
         give: &mut dyn FnMut(Result<Observation, BadRecord>),
     );
+}
+
+/// Who listens where.
+pub trait Listening: Send + 'static {
+    /// TCP ports that are listened on in a network namespace, and by whom.
+    fn ports(&self, netns: u32) -> Vec<(u16, Actor)>;
 }
 
 /// Who did it.

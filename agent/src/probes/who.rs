@@ -16,7 +16,7 @@ const AF_INET6: u16 = 10;
 
 /// The actor that a task record stands for; `sock_cgroup` is 0 where no socket
 /// is meant.
-pub(super) fn actor(task: &Task, sock_cgroup: u64, netns: u32) -> Actor {
+pub(crate) fn actor(task: &Task, sock_cgroup: u64, netns: u32) -> Actor {
     if task.flags & TASK_KNOWN == 0 {
         return Actor {
             sock_cgroup,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use culprit_proto::text;
+use culprit_proto::v1::identity::Source;
 use culprit_proto::v1::{
     Endpoint, Event, Identity, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
 };
@@ -97,6 +98,15 @@ pub(super) fn name(who: Option<&Identity>) -> Option<String> {
     ))
 }
 
+/// A node's own address at which nobody is known: `node/worker-1`.
+fn node_name(peer: &Identity, speaker: &str) -> Option<String> {
+    let node = match peer.node.as_str() {
+        "" => speaker,
+        node => node,
+    };
+    (peer.source() == Source::Address).then(|| format!("node/{}", text::clip(node)))
+}
+
 impl Map {
     /// Takes a record; what is no flow says nothing.
     pub(super) fn take(&mut self, stored: &StoredEvent) {
@@ -116,7 +126,7 @@ impl Map {
             remote.clone(),
             flow.opened_at,
         );
-        let told = told(&event, flow, local, remote);
+        let told = told(&stored.node, &event, flow, local, remote);
         let room = self.told.len() < MAX;
         match self.told.get_mut(&socket) {
             // Totals: the last record of a connection says all.
@@ -187,12 +197,13 @@ impl Map {
     }
 }
 
-fn told(event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> Told {
+fn told(node: &str, event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> Told {
     let far = flow.remote_nat.as_ref().unwrap_or(remote);
     let near = flow.local_nat.as_ref().unwrap_or(local);
     let who = name(event.who.as_ref()).unwrap_or_else(|| local.to_string());
     let peer = name(event.peer.as_ref());
     let named = peer.is_some();
+    let peer = peer.or_else(|| node_name(event.peer.as_ref()?, node));
     let peer = peer.unwrap_or_else(|| {
         // A client's port says nothing.
         let port = if flow.role() == Role::Server {

@@ -1,11 +1,13 @@
-//! Which pod had which address when, of all nodes: from their inventories. With
-//! it the far end of a connection gets its name when it is asked for, whichever
-//! of both came first.
+//! Which pod, and which node, had which address when, and who listened on the
+//! nodes' own ports: of all nodes, from their inventories. With it the far end of a
+//! connection gets its name when it is asked for, whichever of both came first.
 
 use bytes::Bytes;
 use culprit_proto::v1::event::Kind;
 use culprit_proto::v1::identity::Source;
-use culprit_proto::v1::{Endpoint, Event, Identity, Inventory, Pod};
+use culprit_proto::v1::{
+    Endpoint, Event, HostAddress, HostPort, Identity, Inventory, InventoryPod, Pod,
+};
 use prost::Message;
 use rusqlite::{OptionalExtension, params};
 
@@ -14,23 +16,37 @@ use super::reader::Reader;
 use super::writer::State;
 use super::{sql, unsql};
 
-/// Addresses that are kept; beyond, those go whose pods are the oldest.
+/// Addresses of pods, and ports of nodes, that are kept; beyond, the oldest go.
 const MAX: i64 = 1_000_000;
+/// Addresses of nodes likewise.
+const MAX_NODE_ADDRESSES: i64 = 100_000;
 /// How far the clocks of two nodes may differ, and how much later than its end a
 /// pod's last connection may be told, nanoseconds.
-const SLACK: u64 = 5_000_000_000;
+pub(super) const SLACK: u64 = 5_000_000_000;
 
 impl State {
-    /// Takes the pods of an encoded inventory. What is none, or has no address of
-    /// its own, says nothing.
-    pub(super) fn note_pods(&self, node: &str, event: &[u8]) -> Result<(), StoreError> {
+    /// Takes what an encoded inventory tells. What is none says nothing.
+    pub(super) fn note_inventory(&self, node: &str, event: &[u8]) -> Result<(), StoreError> {
         let Ok(Event {
-            kind: Some(Kind::Inventory(Inventory { pods, .. })),
+            kind: Some(Kind::Inventory(inventory)),
             ..
         }) = Event::decode(event)
         else {
             return Ok(());
         };
+        let Inventory {
+            pods,
+            addresses,
+            ports,
+            ..
+        } = inventory;
+        self.note_pods(node, pods)?;
+        self.note_addresses(node, &addresses)?;
+        self.note_ports(node, ports)
+    }
+
+    /// Pods without an address of their own say nothing here.
+    fn note_pods(&self, node: &str, pods: Vec<InventoryPod>) -> Result<(), StoreError> {
         let mut insert = self
             .connection
             .prepare_cached(
@@ -59,53 +75,115 @@ impl State {
         Ok(())
     }
 
-    /// Forgets pods that were gone before `oldest` (nanoseconds; 0: none), and the
-    /// oldest beyond the bound.
-    pub(super) fn forget_pods(&self, oldest: u64) -> Result<(), StoreError> {
-        self.connection
-            .execute(
-                "DELETE FROM address WHERE until <> 0 AND until < ?1",
-                [sql(oldest)],
+    fn note_addresses(&self, node: &str, addresses: &[HostAddress]) -> Result<(), StoreError> {
+        // An agent that starts anew does not know since when: the former one did.
+        let mut insert = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO node_address(ip, node, since, until) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT(ip, node) DO UPDATE SET until = excluded.until, since =
+                   CASE WHEN node_address.until = 0 THEN min(node_address.since, excluded.since)
+                   ELSE excluded.since END",
             )
-            .doing("forget old pods")?;
-        self.connection
-            .execute(
-                "DELETE FROM address WHERE since < (
-                   SELECT since FROM address ORDER BY since DESC LIMIT 1 OFFSET ?1)",
-                [MAX],
+            .doing("note a node's address")?;
+        for one in addresses {
+            let Ok(ip) = one.ip.parse() else { continue };
+            insert
+                .execute(params![
+                    &Endpoint::new(ip, 0).ip[..],
+                    node,
+                    sql(one.since),
+                    sql(one.until),
+                ])
+                .doing("note a node's address")?;
+        }
+        Ok(())
+    }
+
+    fn note_ports(&self, node: &str, ports: Vec<HostPort>) -> Result<(), StoreError> {
+        let mut insert = self
+            .connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO node_port(node, port, since, until, who)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )
-            .map(drop)
-            .doing("forget old pods")
+            .doing("note a node's port")?;
+        for one in ports {
+            let who = one.who.unwrap_or_default().encode_to_vec();
+            insert
+                .execute(params![node, one.port, sql(one.since), sql(one.until), who])
+                .doing("note a node's port")?;
+        }
+        Ok(())
+    }
+
+    /// Forgets who was gone before `oldest` (nanoseconds; 0: none), and the oldest
+    /// beyond the bounds.
+    pub(super) fn forget_addresses(&self, oldest: u64) -> Result<(), StoreError> {
+        let tables = [
+            ("address", MAX),
+            ("node_address", MAX_NODE_ADDRESSES),
+            ("node_port", MAX),
+        ];
+        for (table, max) in tables {
+            self.connection
+                .execute(
+                    &format!("DELETE FROM {table} WHERE until <> 0 AND until < ?1"),
+                    [sql(oldest)],
+                )
+                .doing("forget old addresses")?;
+            self.connection
+                .execute(
+                    &format!(
+                        "DELETE FROM {table} WHERE since < (
+                           SELECT since FROM {table} ORDER BY since DESC LIMIT 1 OFFSET ?1)"
+                    ),
+                    [max],
+                )
+                .doing("forget old addresses")?;
+        }
+        Ok(())
     }
 }
 
 impl Reader {
-    /// The event with the pod at the other end of its connection, when it names
-    /// none and a node had it then; as it is otherwise.
+    /// The event with who is at the other end of its connection, when it does not
+    /// say and a node's inventory does; as it is otherwise.
     pub(super) fn with_peer(&self, encoded: Bytes, node: &str) -> Result<Bytes, StoreError> {
         let Ok(mut event) = Event::decode(encoded.clone()) else {
             return Ok(encoded);
         };
-        if event.peer.is_some() {
+        // A node without more is no name yet.
+        let named = event.peer.as_ref().is_some_and(|peer| {
+            peer.pod.is_some() || peer.process.is_some() || peer.container.is_some()
+        });
+        if named {
             return Ok(encoded);
         }
         let Some(end) = event.far_end() else {
             return Ok(encoded);
         };
-        let Some((home, pod)) = self.at_address(&end.ip, event.time)? else {
+        let serves = event.far_end_serves();
+        let mut found = self.pod_at(&end.ip, event.time)?;
+        if found.is_none() {
+            found = self.caller(&event)?;
+        }
+        if found.is_none() && event.peer.is_none() {
+            found = self.node_at(end, serves, node, event.time)?;
+        }
+        let Some((home, who)) = found else {
             return Ok(encoded);
         };
         event.peer = Some(Identity {
-            pod: Some(pod),
             source: Source::Address.into(),
             node: if home == node { String::new() } else { home },
-            ..Identity::default()
+            ..who
         });
         Ok(event.encode_to_vec().into())
     }
 
     /// The node and the pod that had the address at this time.
-    fn at_address(&self, ip: &[u8], time: u64) -> Result<Option<(String, Pod)>, StoreError> {
+    fn pod_at(&self, ip: &[u8], time: u64) -> Result<Option<(String, Identity)>, StoreError> {
         let found = self
             .connection
             .prepare_cached(
@@ -123,13 +201,81 @@ impl Reader {
                 .optional()
             })
             .doing("look for a pod")?;
-        let Some((node, pod, until)) = found else {
+        Ok(found
+            .filter(|(_, _, until)| !over(*until, time))
+            .and_then(|(node, pod, _)| {
+                let who = Identity {
+                    pod: Some(Pod::decode(&pod[..]).ok()?),
+                    ..Identity::default()
+                };
+                Some((node, who))
+            }))
+    }
+
+    /// The node that had the address at this time, with who listened on the port
+    /// where the far end is the server. An address that several nodes have, as that
+    /// of a bridge, means the one that speaks of it, or nobody.
+    fn node_at(
+        &self,
+        end: &Endpoint,
+        serves: bool,
+        speaker: &str,
+        time: u64,
+    ) -> Result<Option<(String, Identity)>, StoreError> {
+        let nodes: Vec<(String, u64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT node, until FROM node_address WHERE ip = ?1 AND since <= ?2
+                 ORDER BY node = ?3 DESC LIMIT 16",
+            )
+            .and_then(|mut s| {
+                let since = sql(time.saturating_add(SLACK));
+                let rows = s.query_map(params![&end.ip[..], since, speaker], |row| {
+                    Ok((row.get(0)?, unsql(row.get(1)?)))
+                })?;
+                rows.collect()
+            })
+            .doing("look for a node")?;
+        let mut nodes = nodes
+            .into_iter()
+            .filter(|(_, until)| !over(*until, time))
+            .map(|(node, _)| node);
+        let Some(node) = nodes.next() else {
             return Ok(None);
         };
-        let over = until != 0 && until.saturating_add(SLACK) < time;
-        Ok(Pod::decode(&pod[..])
-            .ok()
-            .filter(|_| !over)
-            .map(|pod| (node, pod)))
+        if node != speaker && nodes.next().is_some() {
+            return Ok(None);
+        }
+        let who = match serves {
+            true => self.listener(&node, end.port, time)?,
+            false => None,
+        };
+        Ok(Some((node, who.unwrap_or_default())))
     }
+
+    /// Who listened on a node's port at this time.
+    fn listener(&self, node: &str, port: u32, time: u64) -> Result<Option<Identity>, StoreError> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT who, until FROM node_port WHERE node = ?1 AND port = ?2 AND since <= ?3
+                 ORDER BY since DESC LIMIT 1",
+            )
+            .and_then(|mut s| {
+                let since = sql(time.saturating_add(SLACK));
+                s.query_row(params![node, port, since], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, unsql(row.get(1)?)))
+                })
+                .optional()
+            })
+            .doing("look for a listener")?;
+        Ok(found
+            .filter(|(_, until)| !over(*until, time))
+            .and_then(|(who, _)| Identity::decode(&who[..]).ok()))
+    }
+}
+
+/// Ended before `time`.
+fn over(until: u64, time: u64) -> bool {
+    until != 0 && until.saturating_add(SLACK) < time
 }

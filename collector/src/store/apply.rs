@@ -157,10 +157,14 @@ impl State {
             )
             .doing("store an event")?;
         for (seq, row) in rows {
-            if row.kind == Some(EventKind::Inventory)
-                && let Some(live) = self.live.get(&spool)
-            {
-                self.note_pods(&live.node, &row.event)?;
+            if let (Some(kind), Some(live)) = (row.kind, self.live.get(&spool)) {
+                match kind {
+                    EventKind::Inventory => self.note_inventory(&live.node, &row.event)?,
+                    EventKind::TcpConnect | EventKind::TcpFlow => {
+                        self.note_caller(&live.node, &row.event)?;
+                    }
+                    _ => {}
+                }
             }
             insert
                 .execute(params![

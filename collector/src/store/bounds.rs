@@ -41,7 +41,8 @@ impl State {
             0 => 0,
             age => culprit_proto::time::now().saturating_sub(age),
         };
-        self.forget_pods(oldest)
+        self.forget_addresses(oldest)?;
+        self.forget_callers(oldest)
     }
 
     fn keep_age(&mut self, max_age: u64) -> Result<(), StoreError> {

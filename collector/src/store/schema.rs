@@ -11,7 +11,7 @@ use super::{DATABASE, LOCK};
 /// "CLPT": marks the database as ours.
 const APPLICATION: i64 = 0x434c_5054;
 /// Raised with every change of the tables.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// Size the write-ahead log is cut back to at a checkpoint, bytes.
 const WAL_BYTES: i64 = 16 * 1024 * 1024;
 
@@ -117,6 +117,37 @@ CREATE TABLE address(
 CREATE INDEX address_since ON address(since);
 ";
 
+/// From version 3 to 4: the nodes' own addresses and ports, and clients that hide
+/// behind them.
+const TO_4: &str = "
+CREATE TABLE node_address(
+  ip BLOB NOT NULL,            -- 4 or 16 bytes in network order
+  node TEXT NOT NULL,
+  since INTEGER NOT NULL,      -- ns since the Unix epoch, the node's clock
+  until INTEGER NOT NULL,      -- 0: it has it
+  PRIMARY KEY(ip, node)
+) WITHOUT ROWID;
+CREATE TABLE node_port(
+  node TEXT NOT NULL,
+  port INTEGER NOT NULL,
+  since INTEGER NOT NULL,
+  until INTEGER NOT NULL,      -- 0: somebody listens
+  who BLOB NOT NULL,           -- an encoded Identity
+  PRIMARY KEY(node, port, since)
+) WITHOUT ROWID;
+CREATE INDEX node_port_since ON node_port(since);
+-- A connection whose client has another address for its server than its own pod's.
+CREATE TABLE caller(
+  client BLOB NOT NULL,        -- address and port as the server sees them
+  server BLOB NOT NULL,        -- address and port of the server's socket
+  opened INTEGER NOT NULL,     -- ns since the Unix epoch; 0: before the agent
+  node TEXT NOT NULL,
+  who BLOB NOT NULL,           -- an encoded Identity
+  PRIMARY KEY(client, server, opened)
+) WITHOUT ROWID;
+CREATE INDEX caller_opened ON caller(opened);
+";
+
 /// A store's directory, held for writing: at most one in all processes.
 #[derive(Debug)]
 pub struct Directory {
@@ -220,7 +251,7 @@ impl Directory {
         connection
             .pragma_update(None, "foreign_keys", true)
             .doing("set foreign_keys")?;
-        let steps = [TABLES, TO_2, TO_3];
+        let steps = [TABLES, TO_2, TO_3, TO_4];
         let missing = steps.get(usize::try_from(found).unwrap_or(0)..);
         if let Some(steps) = missing.filter(|steps| !steps.is_empty()) {
             connection

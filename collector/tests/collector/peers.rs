@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use culprit_proto::v1::{
-    Endpoint, Event, Identity, Inventory, InventoryPod, Lane, LaneCursor, Pod, TcpFlow, Workload,
-    event, tcp_flow, workload,
+    Endpoint, Event, HostAddress, HostPort, Identity, Inventory, InventoryPod, Lane, LaneCursor,
+    Pod, Process, TcpFlow, Workload, event, tcp_flow, workload,
 };
 
 use crate::cli::{run, start_with};
@@ -35,7 +35,11 @@ fn pod(name: &str, since: u64, until: u64) -> InventoryPod {
 fn inventory(pods: Vec<InventoryPod>) -> Event {
     Event {
         time: NOON + 500 * SECOND,
-        kind: Some(event::Kind::Inventory(Inventory { pods, whole: true })),
+        kind: Some(event::Kind::Inventory(Inventory {
+            pods,
+            whole: true,
+            ..Inventory::default()
+        })),
         ..Event::default()
     }
 }
@@ -149,5 +153,138 @@ async fn an_address_is_whose_it_was_at_that_time() {
                 "shop/web-1 shop/Deployment/old 8080 1 10 B 20 B 0 -",
             ]
         );
+    }
+}
+
+/// The node's own addresses: one that it has alone, and a bridge's.
+fn node(own: [u8; 4], listener: &str) -> Event {
+    let address = |ip: [u8; 4]| HostAddress {
+        ip: std::net::Ipv4Addr::from(ip).to_string(),
+        since: NOON,
+        until: 0,
+    };
+    let port = |port: u32, comm: &str, until: u64| HostPort {
+        port,
+        who: Some(process(comm)),
+        since: NOON,
+        until,
+    };
+    Event {
+        time: NOON,
+        kind: Some(event::Kind::Inventory(Inventory {
+            addresses: vec![address(own), address([10, 88, 0, 1])],
+            ports: vec![port(10250, listener, 0), port(10251, "gone", NOON + SECOND)],
+            ..Inventory::default()
+        })),
+        ..Event::default()
+    }
+}
+
+fn process(comm: &str) -> Identity {
+    Identity {
+        process: Some(Process {
+            comm: comm.to_owned(),
+            pid: 7,
+            ..Process::default()
+        }),
+        ..Identity::default()
+    }
+}
+
+/// A connection with nothing translated.
+fn plain(role: tcp_flow::Role, who: &str, local: Endpoint, remote: Endpoint) -> Event {
+    Event {
+        time: NOON + 60 * SECOND,
+        who: Some(process(who)),
+        kind: Some(event::Kind::TcpFlow(TcpFlow {
+            local: Some(local),
+            remote: Some(remote),
+            role: role.into(),
+            opened_at: NOON + 50 * SECOND,
+            ..TcpFlow::default()
+        })),
+        ..Event::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_own_addresses_are_named_by_port_and_by_the_clients_own_record() {
+    use tcp_flow::Role::{Client, Server};
+    let dir = tempfile::tempdir().unwrap();
+    let collector = start_with(&dir.path().join("store"), &[]);
+    let (one, two) = ([192, 168, 0, 1], [192, 168, 0, 2]);
+    let flows = [
+        plain(Client, "a", end([10, 0, 1, 5], 4001), end(two, 10250)),
+        plain(Client, "b", end([10, 0, 1, 5], 4002), end(two, 10251)),
+        plain(Client, "c", end([10, 0, 1, 5], 4003), end(two, 9)),
+        // Both nodes have a bridge of this address.
+        plain(
+            Client,
+            "d",
+            end([10, 0, 1, 5], 4004),
+            end([10, 88, 0, 1], 10250),
+        ),
+        // From the node's own network to the other one, and who accepts it there.
+        plain(Client, "e", end(one, 4005), end(two, 10250)),
+    ];
+    tell(&collector.url, "node1", Lane::Bulk, &flows).await;
+    let accepted = [
+        plain(Server, "f", end(two, 10250), end(one, 4005)),
+        plain(Server, "g", end(two, 10250), end(one, 4006)),
+    ];
+    tell(&collector.url, "node2", Lane::Bulk, &accepted).await;
+    tell(&collector.url, "node1", Lane::Signal, &[node(one, "sshd")]).await;
+    tell(
+        &collector.url,
+        "node2",
+        Lane::Signal,
+        &[node(two, "kubelet")],
+    )
+    .await;
+
+    let asked = run(&["flows", "--format", "json", "--collector", &collector.url]);
+    assert!(asked.status.success(), "{asked:?}");
+    let text = String::from_utf8(asked.stdout).unwrap();
+    let mut peers = Vec::new();
+    for line in text.lines() {
+        let flow: serde_json::Value = serde_json::from_str(line).unwrap();
+        let at = |pointer: &str| {
+            let value = flow.pointer(pointer).and_then(|value| value.as_str());
+            value.unwrap_or_default().to_owned()
+        };
+        peers.push([
+            at("/who/process/comm"),
+            at("/peer/process/comm"),
+            at("/peer/node"),
+            at("/peer/source"),
+        ]);
+    }
+    peers.sort();
+    assert_eq!(
+        peers,
+        [
+            ["a", "kubelet", "node2", "ADDRESS"],
+            // Nobody listened there any more, or ever.
+            ["b", "", "node2", "ADDRESS"],
+            ["c", "", "node2", "ADDRESS"],
+            // Its own bridge, of those two.
+            ["d", "sshd", "", "ADDRESS"],
+            ["e", "kubelet", "node2", "ADDRESS"],
+            ["f", "e", "node1", "ADDRESS"],
+            ["g", "", "node1", "ADDRESS"],
+        ]
+    );
+    let map = run(&["flows", "--by", "workload", "--collector", &collector.url]);
+    let map = String::from_utf8(map.stdout).unwrap();
+    for edge in [
+        "b node/node2 10251 1",
+        "e kubelet 10250 1",
+        "node/node1 g 10250 1",
+    ] {
+        let found = map.lines().any(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words.join(" ").starts_with(edge)
+        });
+        assert!(found, "{edge}: {map}");
     }
 }

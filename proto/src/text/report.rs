@@ -1,9 +1,9 @@
 use std::fmt::Write;
 
-use super::phrase::count;
+use super::phrase::{actor, count};
 use super::{clip, duration};
 use crate::json::enum_text;
-use crate::v1::{Coverage, Inventory, InventoryPod, Lane, Loss, NodeStats};
+use crate::v1::{Coverage, HostAddress, HostPort, Inventory, InventoryPod, Lane, Loss, NodeStats};
 
 /// Most counters or probes that one line names; the rest is counted.
 const MAX_LISTED: usize = 16;
@@ -37,10 +37,14 @@ pub(super) fn loss(e: &Loss) -> String {
     format!("lost so far: {}", list(parts))
 }
 
+fn gone(until: u64) -> &'static str {
+    if until == 0 { "" } else { " (gone)" }
+}
+
 pub(super) fn inventory(e: &Inventory) -> String {
     let name = |one: &InventoryPod| {
         let pod = one.pod.clone().unwrap_or_default();
-        let gone = if one.until == 0 { "" } else { " (gone)" };
+        let gone = gone(one.until);
         let ips: Vec<_> = pod.ips.iter().map(|ip| clip(ip).into_owned()).collect();
         let at = if ips.is_empty() {
             String::new()
@@ -49,8 +53,20 @@ pub(super) fn inventory(e: &Inventory) -> String {
         };
         format!("{}/{}{at}{gone}", clip(&pod.namespace), clip(&pod.name))
     };
-    let whole = if e.whole { "all pods" } else { "pods" };
-    format!("{whole}: {}", list(e.pods.iter().map(name).collect()))
+    let address = |one: &HostAddress| format!("{}{}", clip(&one.ip), gone(one.until));
+    let port = |one: &HostPort| {
+        let who = actor(one.who.as_ref());
+        format!("{} {who}{}", one.port, gone(one.until))
+    };
+    let all = if e.whole { "all " } else { "" };
+    let parts = [
+        ("pods", e.pods.iter().map(name).collect::<Vec<_>>()),
+        ("node addresses", e.addresses.iter().map(address).collect()),
+        ("node ports", e.ports.iter().map(port).collect()),
+    ];
+    let parts = parts.into_iter().filter(|(_, these)| !these.is_empty());
+    let parts = parts.map(|(what, these)| format!("{all}{what}: {}", list(these)));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 pub(super) fn coverage(e: &Coverage) -> String {

@@ -5,11 +5,11 @@ use culprit_proto::frame;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
-    Histogram, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss, LossCounter, Nat,
-    NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record, SoftirqHistogram,
-    SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload, WorkloadStats, dns_lookup, event::Kind,
-    finding, icmp_echo, identity, oom_kill, pod, softirq_stall, tcp_connect, tcp_flow, tcp_listen,
-    workload,
+    Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss,
+    LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record,
+    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload, WorkloadStats,
+    dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod, softirq_stall,
+    tcp_connect, tcp_flow, tcp_listen, workload,
 };
 use prost::Message;
 
@@ -209,6 +209,17 @@ fn kind(of: EventKind) -> Kind {
                 until: TIME,
             }],
             whole: true,
+            addresses: vec![HostAddress {
+                ip: "192.168.0.1".to_owned(),
+                since: TIME,
+                until: 0,
+            }],
+            ports: vec![HostPort {
+                port: 10250,
+                who: who("", "kubelet"),
+                since: TIME - 5,
+                until: 0,
+            }],
         }),
     }
 }
