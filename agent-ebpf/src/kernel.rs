@@ -203,13 +203,12 @@ unsafe fn fill_common<M: Mem>(out: *mut Task, task: Ptr, v2: u64) {
     } else {
         memory_cgroup::<M>(css_set)
     };
-    let net = follow!(M, task, task_nsproxy, nsproxy_net);
     // SAFETY: out is valid for writes.
     unsafe {
         (*out).start_boottime_ns = load!(M, leader, task_start_boottime: u64);
         (*out).cgroup_v2 = v2;
         (*out).cgroup_memory = memory;
-        (*out).netns = load!(M, net, net_inum: u32);
+        (*out).netns = task_netns::<M>(task);
         let mut flags = TASK_KNOWN;
         // PF_KTHREAD, include/linux/sched.h, 5.10 to 7.2.
         if load!(M, task, task_flags: u32) & 0x0020_0000 != 0 {
@@ -226,6 +225,13 @@ unsafe fn fill_common<M: Mem>(out: *mut Task, task: Ptr, v2: u64) {
         }
         (*out).flags = flags;
     }
+}
+
+/// Inode number of a task's network namespace.
+#[inline(always)]
+pub fn task_netns<M: Mem>(task: Ptr) -> u32 {
+    let net = follow!(M, task, task_nsproxy, nsproxy_net);
+    load!(M, net, net_inum: u32)
 }
 
 /// Writes the running task into a record or map value.

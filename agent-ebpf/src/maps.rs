@@ -52,6 +52,9 @@ pub static SOCKS: HashMap<u64, SockState> = HashMap::with_max_entries(32768, 0);
 /// Who listens where.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8192, 0);
+/// Inode number of the first process's network namespace: the node's own.
+#[map]
+pub static HOST_NETNS: Array<u32> = Array::with_max_entries(1, 0);
 /// Connect and send calls under way, by pid_tgid.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);

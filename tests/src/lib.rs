@@ -6,5 +6,7 @@ pub mod delivery;
 pub mod load;
 pub mod net;
 #[cfg(feature = "cri")]
+pub mod nodes;
+#[cfg(feature = "cri")]
 pub mod runtime;
 pub mod scenario;

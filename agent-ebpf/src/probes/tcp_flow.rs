@@ -25,7 +25,7 @@ use super::{tcp_listen, walk};
 use crate::{
     account::{self, Wake, add, emit},
     kernel::{self, Direct, Mem, Probed, Ptr, load},
-    maps::{CALLS, RING_BULK, SOCKS},
+    maps::{CALLS, HOST_NETNS, RING_BULK, SOCKS},
 };
 
 /// A connection has closed.
@@ -350,6 +350,13 @@ pub extern "C" fn seed_sockets(ctx: *const Ptr) -> i32 {
 struct Seed;
 
 impl walk::Walk for Seed {
+    #[inline(always)]
+    fn task<M: Mem>(task: Ptr) {
+        if load!(M, task, task_tgid: u32) == 1 {
+            let _ = HOST_NETNS.set(0, kernel::task_netns::<M>(task), 0);
+        }
+    }
+
     #[inline(always)]
     fn socket<M: Mem>(sk: Ptr, task: Ptr) {
         if !sock::is_tcp::<M>(sk) {

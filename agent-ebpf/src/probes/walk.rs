@@ -10,6 +10,9 @@ use crate::kernel::{Direct, Mem, Probed, Ptr, follow, have, load};
 /// What a walk does with one socket (`struct sock`, not null) of a task.
 pub(super) trait Walk {
     fn socket<M: Mem>(sk: Ptr, task: Ptr);
+    /// Any task with an open file, once for each.
+    #[inline(always)]
+    fn task<M: Mem>(_task: Ptr) {}
 }
 
 /// One step of a walk. `ctx` is a `struct bpf_iter__task_file`: meta, task, fd, file, 8 bytes
@@ -22,6 +25,7 @@ pub(super) fn step<W: Walk>(ctx: *const Ptr) -> i32 {
         return 0;
     }
     if have(HAVE_SOCK_FROM_FILE) {
+        W::task::<Direct>(task);
         // SAFETY: file is a BTF pointer.
         let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
         if !socket.is_null() {
@@ -31,6 +35,7 @@ pub(super) fn step<W: Walk>(ctx: *const Ptr) -> i32 {
             }
         }
     } else if have(HAVE_PROBE_READ) {
+        W::task::<Probed>(task);
         let sk = sock::socket_of_file(file);
         if !sk.is_null() {
             W::socket::<Probed>(sk, task);

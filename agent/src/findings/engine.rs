@@ -1,7 +1,6 @@
 //! The thread on which findings are found.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +20,7 @@ use super::reclaimed::Reclaimed;
 use super::{Context, Inlet, Options, ROWS, Readings, Seen, Watcher, Workloads};
 use crate::journal::Journal;
 use crate::kernel::Tables;
+use crate::pipeline::host::Host;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::source::Resolver;
 
@@ -41,6 +41,8 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// Between two reports of each workload's statistics.
     pub stats: Duration,
+    /// The node itself.
+    pub host: Arc<Host>,
     /// Where the host's procfs is.
     pub proc_root: PathBuf,
     /// Where the host's cgroup file systems are.
@@ -136,7 +138,6 @@ struct Work {
     conntrack: Conntrack,
     /// A finding is on that looks at it.
     wants_conntrack: bool,
-    host_netns: u32,
 }
 
 impl Work {
@@ -157,10 +158,6 @@ impl Work {
         let statuses = parts.ledger.statuses();
         let on = |name| parts.options.threshold(name).is_some();
         let wants_conntrack = on("conntrack_trouble") || on("dns_trouble") || on("connect_trouble");
-        let host_netns = std::fs::metadata(parts.proc_root.join("1/ns/net"))
-            .ok()
-            .and_then(|file| u32::try_from(file.ino()).ok())
-            .unwrap_or(0);
         Self {
             watchers,
             parts,
@@ -175,7 +172,6 @@ impl Work {
             reclaimed: Reclaimed::default(),
             conntrack: Conntrack::default(),
             wants_conntrack,
-            host_netns,
         }
     }
 
@@ -243,7 +239,7 @@ impl Work {
             tables: &mut self.parts.tables,
             reclaimed: &self.reclaimed,
             conntrack: &self.conntrack,
-            host_netns: self.host_netns,
+            host_netns: self.parts.host.netns(),
             appended: &mut appended,
             proc_root: &self.parts.proc_root,
             cgroup_root: &self.parts.cgroup_root,

@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData},
+    maps::{Array, HashMap, MapData},
 };
 use culprit_agent_ebpf::wire::tcp::{Listener, ListenerKey};
 
@@ -10,20 +10,26 @@ use super::{KernelError, object::take};
 use crate::{identity::Actor, pipeline::source::Listening, probes::who};
 
 /// The table of listeners: 8192 rows, one per network namespace and port.
-#[derive(Debug)]
 pub(super) struct Listeners {
     map: HashMap<MapData, ListenerKey, Listener>,
+    host: Array<MapData, u32>,
 }
 
 impl Listeners {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             map: take(ebpf, "LISTENERS")?,
+            host: take(ebpf, "HOST_NETNS")?,
         })
     }
 }
 
 impl Listening for Listeners {
+    fn host_netns(&self) -> u32 {
+        // The walk at start fills it in; 0 before, and where it cannot be made.
+        self.host.get(&0, 0).unwrap_or(0)
+    }
+
     fn ports(&self, netns: u32) -> Vec<(u16, Actor)> {
         self.map
             .iter()
@@ -31,5 +37,15 @@ impl Listening for Listeners {
             .filter(|(key, _)| key.netns == netns)
             .map(|(key, row)| (key.port, who::actor(&row.owner, 0, key.netns)))
             .collect()
+    }
+
+    fn owner(&self, netns: u32, port: u16) -> Option<Actor> {
+        let key = ListenerKey {
+            netns,
+            port,
+            pad: 0,
+        };
+        let row = self.map.get(&key, 0).ok()?;
+        Some(who::actor(&row.owner, 0, netns))
     }
 }

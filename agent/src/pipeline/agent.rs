@@ -109,6 +109,7 @@ impl Agent {
         let keeper_handle = keeper.as_ref().map(Keeper::handle);
         ledger.set_statuses(source.statuses());
         let proc_root = options.proc_root;
+        let host = Arc::new(Host::new(&proc_root, source.take_listening()));
         let findings = options
             .findings
             .map(|chosen| {
@@ -119,6 +120,7 @@ impl Agent {
                     journal: Arc::clone(&journal),
                     ledger: Arc::clone(&ledger),
                     stats: options.intervals.stats,
+                    host: Arc::clone(&host),
                     proc_root: proc_root.clone(),
                     cgroup_root: options.cgroup_root,
                 })
@@ -154,8 +156,7 @@ impl Agent {
             Exporter::start(options, Arc::clone(&journal), Arc::clone(&about) as _)
         });
 
-        let host = Arc::new(Host::new(&proc_root));
-        let looker = Looker::new(&proc_root, source.take_listening());
+        let looker = Looker::new(&proc_root);
         let teller = Teller::new(Arc::clone(&journal), Arc::clone(&ledger), Arc::clone(&host));
         let pods = Watch::start(teller, looker, Arc::clone(&resolver) as _)
             .context("cannot start the thread that tells of the pods")?;

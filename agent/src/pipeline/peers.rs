@@ -44,10 +44,10 @@ impl Peers {
             Some(pod)
         } else if serves {
             let port = u16::try_from(end.port).ok();
-            self.host.at(ip, port)
+            self.host.at(ip, port, &*self.resolver)
         } else {
             let caller = self.callers.of(end);
-            caller.or_else(|| self.host.at(ip, None))
+            caller.or_else(|| self.host.at(ip, None, &*self.resolver))
         };
         self.remember(event);
         event.peer = peer;
@@ -64,7 +64,7 @@ impl Peers {
             })),
             None if event.far_end_serves() => {
                 let port = u16::try_from(end.port).ok()?;
-                self.host.listener(who.netns, port)
+                self.host.listener(who.netns, port, &*self.resolver)
             }
             None => None,
         }
@@ -94,7 +94,7 @@ impl Peers {
     }
 
     fn is_host(&self, ip: IpAddr) -> bool {
-        !ip.is_loopback() && self.host.at(ip, None).is_some()
+        !ip.is_loopback() && self.host.has(ip)
     }
 }
 

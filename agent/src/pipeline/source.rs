@@ -110,9 +110,13 @@ pub trait Reader: Send + 'static {
 }
 
 /// Who listens where.
-pub trait Listening: Send + 'static {
+pub trait Listening: Send + Sync + 'static {
+    /// Inode number of the node's own network namespace; 0 while it is not known.
+    fn host_netns(&self) -> u32;
     /// TCP ports that are listened on in a network namespace, and by whom.
     fn ports(&self, netns: u32) -> Vec<(u16, Actor)>;
+    /// Who listens on this one now.
+    fn owner(&self, netns: u32, port: u16) -> Option<Actor>;
 }
 
 /// Who did it.

@@ -168,7 +168,7 @@ impl Reader {
         if found.is_none() {
             found = self.caller(&event)?;
         }
-        if found.is_none() && event.peer.is_none() {
+        if found.is_none() {
             found = self.node_at(end, serves, node, event.time)?;
         }
         let Some((home, who)) = found else {

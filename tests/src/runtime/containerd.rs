@@ -32,6 +32,16 @@ pub struct Containerd {
 impl Containerd {
     /// Writes the configuration below `base` and starts it.
     pub fn start(base: &Path, programs: Option<&Path>, load: &Path) -> Result<Self> {
+        Self::start_with(base, programs, load, "10.213.0.0/24")
+    }
+
+    /// The same with another network for the pods.
+    pub fn start_with(
+        base: &Path,
+        programs: Option<&Path>,
+        load: &Path,
+        pods: &str,
+    ) -> Result<Self> {
         let forwarding = std::fs::read_to_string(FORWARDING).context(FORWARDING)?;
         let mut this = Self {
             base: base.to_owned(),
@@ -41,7 +51,7 @@ impl Containerd {
         };
         std::fs::create_dir_all(base.join("cni")).context("the private directory")?;
         std::fs::write(base.join("config.toml"), this.config())?;
-        std::fs::write(base.join("cni/10-culprit.conflist"), this.network())?;
+        std::fs::write(base.join("cni/10-culprit.conflist"), this.network(pods))?;
         this.up()?;
         for tag in [IMAGE, PAUSE] {
             let archive = image::archive(&base.join("images"), load, tag)?;
@@ -173,14 +183,21 @@ impl Containerd {
         )
     }
 
-    fn network(&self) -> String {
+    /// Has the network plugin begin with its lowest free address again, as one with
+    /// few left does.
+    pub fn reuse_addresses(&self) -> Result<()> {
+        let last = self.base.join("cni-data/culprit/last_reserved_ip.0");
+        std::fs::remove_file(&last).with_context(|| last.display().to_string())
+    }
+
+    fn network(&self, pods: &str) -> String {
         let data = self.base.join("cni-data");
         serde_json::json!({
             "cniVersion": "0.4.0", "name": "culprit",
             "plugins": [{
                 "type": "ptp", "ipMasq": false,
                 "ipam": {
-                    "type": "host-local", "subnet": "10.213.0.0/24", "dataDir": data,
+                    "type": "host-local", "subnet": pods, "dataDir": data,
                     "routes": [{ "dst": "0.0.0.0/0" }],
                 },
             }],

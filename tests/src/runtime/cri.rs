@@ -120,6 +120,40 @@ impl Cri {
         }
     }
 
+    /// Runs a program in a container, and gives what it printed.
+    pub fn exec(&self, id: &str, command: &[&str]) -> Result<String> {
+        let request = v1::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command.iter().map(|&word| word.to_owned()).collect(),
+            timeout: PATIENCE.as_secs().cast_signed(),
+        };
+        let answer = self.call("ExecSync", async |mut client| {
+            client.exec_sync(request).await
+        })?;
+        if answer.exit_code != 0 {
+            let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+            bail!("{command:?} ended with {}: {said}", answer.exit_code);
+        }
+        Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+    }
+
+    /// Stops and removes a pod.
+    pub fn remove(&self, sandbox: &str) -> Result<()> {
+        let stop = v1::StopPodSandboxRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+        };
+        self.call("StopPodSandbox", async |mut client| {
+            client.stop_pod_sandbox(stop).await
+        })?;
+        let remove = v1::RemovePodSandboxRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+        };
+        self.call("RemovePodSandbox", async |mut client| {
+            client.remove_pod_sandbox(remove).await
+        })
+        .map(drop)
+    }
+
     /// Stops and removes every pod.
     pub fn remove_all(&self) -> Result<()> {
         let list = self.call("ListPodSandbox", async |mut client| {
@@ -127,20 +161,6 @@ impl Cri {
                 .list_pod_sandbox(v1::ListPodSandboxRequest::default())
                 .await
         })?;
-        for pod in list.items {
-            let stop = v1::StopPodSandboxRequest {
-                pod_sandbox_id: pod.id.clone(),
-            };
-            self.call("StopPodSandbox", async |mut client| {
-                client.stop_pod_sandbox(stop).await
-            })?;
-            let remove = v1::RemovePodSandboxRequest {
-                pod_sandbox_id: pod.id,
-            };
-            self.call("RemovePodSandbox", async |mut client| {
-                client.remove_pod_sandbox(remove).await
-            })?;
-        }
-        Ok(())
+        list.items.iter().try_for_each(|pod| self.remove(&pod.id))
     }
 }

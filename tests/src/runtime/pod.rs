@@ -23,9 +23,21 @@ pub struct Pod {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Its address.
+    /// Its address; empty for one on the host's network.
     pub ip: String,
+    host_network: bool,
     logs: PathBuf,
+}
+
+/// What kind of pod.
+#[derive(Clone, Copy, Default)]
+pub struct Kind<'a> {
+    /// QoS part of the cgroup path: "burstable", "besteffort", "" for guaranteed.
+    pub class: &'a str,
+    /// More labels.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// No network namespace of its own.
+    pub host_network: bool,
 }
 
 /// A container of a pod.
@@ -41,18 +53,22 @@ impl Pod {
     /// Makes the sandbox. `number` distinguishes uids; `class` is the QoS part
     /// of the cgroup path ("burstable", "besteffort", "" for guaranteed).
     pub fn run(cri: &Cri, logs: PathBuf, name: &str, number: u32, class: &str) -> Result<Self> {
-        Self::run_with(cri, logs, name, number, class, HashMap::new())
+        let kind = Kind {
+            class,
+            ..Kind::default()
+        };
+        Self::run_as(cri, logs, name, number, kind)
     }
 
-    /// The same with more labels.
-    pub fn run_with(
+    /// The same with more to say.
+    pub fn run_as(
         cri: &Cri,
         logs: PathBuf,
         name: &str,
         number: u32,
-        class: &str,
-        more: HashMap<String, String>,
+        kind: Kind<'_>,
     ) -> Result<Self> {
+        let class = kind.class;
         let uid = format!(
             "5ca1ab1e-0000-4000-8000-{:06x}{number:06x}",
             std::process::id()
@@ -74,7 +90,8 @@ impl Pod {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
-        labels.extend(more);
+        let more = kind.labels.iter();
+        labels.extend(more.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let config = v1::PodSandboxConfig {
             metadata: Some(v1::PodSandboxMetadata {
                 name: name.to_owned(),
@@ -82,14 +99,18 @@ impl Pod {
                 namespace: NAMESPACE.to_owned(),
                 attempt: 0,
             }),
-            hostname: name.to_owned(),
+            // Without a namespace for it there is none to set.
+            hostname: match kind.host_network {
+                true => String::new(),
+                false => name.to_owned(),
+            },
             log_directory: logs.display().to_string(),
             labels,
             annotations: HashMap::new(),
             linux: Some(v1::LinuxPodSandboxConfig {
                 cgroup_parent: parent,
                 security_context: Some(v1::LinuxSandboxSecurityContext {
-                    namespace_options: Some(namespaces()),
+                    namespace_options: Some(namespaces(kind.host_network)),
                 }),
             }),
         };
@@ -111,7 +132,7 @@ impl Pod {
             .status
             .and_then(|status| status.network)
             .map(|network| network.ip)
-            .filter(|ip| !ip.is_empty())
+            .filter(|ip| !ip.is_empty() || kind.host_network)
             .context("the pod has no address")?;
         Ok(Self {
             config,
@@ -119,6 +140,7 @@ impl Pod {
             name: name.to_owned(),
             uid,
             ip,
+            host_network: kind.host_network,
             logs,
         })
     }
@@ -160,7 +182,7 @@ impl Pod {
                     memory_limit_in_bytes: memory,
                 }),
                 security_context: Some(v1::LinuxContainerSecurityContext {
-                    namespace_options: Some(namespaces()),
+                    namespace_options: Some(namespaces(self.host_network)),
                 }),
             }),
         };
@@ -210,10 +232,15 @@ impl Container {
     }
 }
 
-/// As kubelet sets them for an ordinary pod.
-fn namespaces() -> v1::NamespaceOption {
+/// As kubelet sets them.
+fn namespaces(host_network: bool) -> v1::NamespaceOption {
+    let network = if host_network {
+        v1::NamespaceMode::Node
+    } else {
+        v1::NamespaceMode::Pod
+    };
     v1::NamespaceOption {
-        network: v1::NamespaceMode::Pod.into(),
+        network: network.into(),
         pid: v1::NamespaceMode::Container.into(),
         ipc: v1::NamespaceMode::Pod.into(),
     }

@@ -1,7 +1,6 @@
 //! Who talks to whom: pods behind a service's address and behind a masquerade, made by
 //! nf_tables in the host's namespace as kube-proxy does, one agent, one collector.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::checks::start_agent;
 use super::containerd::Containerd;
 use super::cri::Cri;
-use super::pod::{NAMESPACE, Pod};
+use super::pod::{Kind, NAMESPACE, Pod};
 use crate::net::netfilter::{self, Hook, Rules, Step};
 use crate::scenario::expect::{expect, is_number, is_text, settle, text};
 use crate::scenario::program::{Collector, json_lines, output};
@@ -77,17 +76,12 @@ pub fn run(tools: &Tools, containerd: &mut Containerd, report: &mut Report) -> R
     let agent = start_agent(tools, containerd, "cri-map", &["--collector", &url])?;
     let logs = containerd.logs();
     let pod = |name: &str, number, labels: &[(&str, &str)]| {
-        let labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        Pod::run_with(
-            &cri,
-            logs.clone(),
-            name,
-            number,
-            "burstable",
-            HashMap::from_iter(labels),
-        )
+        let kind = Kind {
+            class: "burstable",
+            labels,
+            ..Kind::default()
+        };
+        Pod::run_as(&cri, logs.clone(), name, number, kind)
     };
 
     let set = ("statefulset.kubernetes.io/pod-name", "db-0");

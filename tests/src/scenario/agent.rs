@@ -88,8 +88,11 @@ impl Agent {
     ) -> Result<Self> {
         let mut command = Command::new(program);
         command
-            .args(["run", "--stdout=json", "--node", "t", "--state-dir"])
+            .args(["run", "--stdout=json", "--state-dir"])
             .arg(&state);
+        if !flags.contains(&"--node") {
+            command.args(["--node", "t"]);
+        }
         if !flags.contains(&"--cri") {
             command.args(["--cri", "none"]);
         }

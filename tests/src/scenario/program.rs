@@ -35,10 +35,20 @@ impl Collector {
 
     /// The same with more flags.
     pub fn start_with(tools: &Tools, name: &str, flags: &[&str]) -> Result<Self> {
-        let store = tools.directory(name)?;
-        let log = tools.scratch.join(format!("{name}.log"));
         // Free now, and nobody else here asks for it.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Self::start_at(tools, name, address, flags)
+    }
+
+    /// The same on a certain address.
+    pub fn start_at(
+        tools: &Tools,
+        name: &str,
+        address: SocketAddr,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let store = tools.directory(name)?;
+        let log = tools.scratch.join(format!("{name}.log"));
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         let child = spawn(&tools.collector, address, &store, &flags, &log)?;
         Ok(Self {

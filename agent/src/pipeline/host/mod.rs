@@ -3,11 +3,12 @@
 //! together name them.
 
 mod addresses;
+mod namespace;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,11 @@ const ADDRESSES: Duration = Duration::from_secs(10);
 const KEEP_NS: u64 = 600_000_000_000;
 
 /// What is known of the node, for the thread that looks and those that ask.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Host {
-    /// Inode number of the node's network namespace; 0: not known, so no ports.
-    netns: u32,
+    listening: Option<Box<dyn Listening>>,
+    /// Inode number of the node's network namespace; 0 while it is not known.
+    netns: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -48,37 +50,68 @@ struct Door {
     port: HostPort,
 }
 
+impl Door {
+    /// Who listens, while somebody does.
+    fn open(&self) -> Option<Identity> {
+        self.port.who.clone().filter(|_| self.port.until == 0)
+    }
+}
+
 impl Host {
     /// Nothing known yet of the node whose procfs is there.
     #[must_use]
-    pub fn new(proc_root: &Path) -> Self {
-        let netns = std::fs::metadata(proc_root.join("1/ns/net"));
+    pub fn new(proc_root: &Path, listening: Option<Box<dyn Listening>>) -> Self {
         Self {
-            netns: netns.map_or(0, |file| file.ino() as u32),
+            listening,
+            netns: namespace::find(proc_root).into(),
             table: Mutex::default(),
+        }
+    }
+
+    /// Inode number of the node's network namespace, by procfs or the kernel side; 0
+    /// while it is not known.
+    #[must_use]
+    pub fn netns(&self) -> u32 {
+        match (self.netns.load(Relaxed), &self.listening) {
+            (0, Some(listening)) => {
+                let netns = listening.host_netns();
+                self.netns.store(netns, Relaxed);
+                netns
+            }
+            (known, _) => known,
         }
     }
 
     /// Who listens on the port in this network namespace, if that is the node's.
     #[must_use]
-    pub fn listener(&self, netns: u32, port: u16) -> Option<Identity> {
+    pub fn listener(&self, netns: u32, port: u16, resolver: &dyn Resolver) -> Option<Identity> {
+        if netns != self.netns() || netns == 0 {
+            return None;
+        }
+        let door = self.lock().ports.get(&port).and_then(Door::open);
+        door.or_else(|| {
+            // Since the last look.
+            let actor = self.listening.as_ref()?.owner(netns, port)?;
+            Some(name(resolver, &actor).0)
+        })
+    }
+
+    /// The node has this address.
+    #[must_use]
+    pub fn has(&self, ip: IpAddr) -> bool {
         let table = self.lock();
-        let door = table.ports.get(&port).filter(|_| netns == self.netns)?;
-        door.port.who.clone()
+        table.addresses.get(&ip).is_some_and(|one| one.until == 0)
     }
 
     /// Who has this address of the node: who listens on `port` there; the node
     /// itself when that is not known, or with no port. `None`: it is not the
     /// node's.
     #[must_use]
-    pub fn at(&self, ip: IpAddr, port: Option<u16>) -> Option<Identity> {
-        let table = self.lock();
-        let address = table.addresses.get(&ip)?;
-        if address.until != 0 {
+    pub fn at(&self, ip: IpAddr, port: Option<u16>, resolver: &dyn Resolver) -> Option<Identity> {
+        if !self.has(ip) {
             return None;
         }
-        let door = port.and_then(|port| table.ports.get(&port));
-        let who = door.and_then(|door| door.port.who.clone());
+        let who = port.and_then(|port| self.listener(self.netns(), port, resolver));
         Some(who.unwrap_or_else(|| Identity {
             source: Source::Address.into(),
             ..Identity::default()
@@ -104,16 +137,17 @@ impl Host {
 /// Looks at the node now and then.
 pub(super) struct Looker {
     proc_root: PathBuf,
-    listening: Option<Box<dyn Listening>>,
     looked: Option<Instant>,
+    /// Time of day of that look, nanoseconds since the Unix epoch.
+    looked_at: u64,
 }
 
 impl Looker {
-    pub(super) fn new(proc_root: &Path, listening: Option<Box<dyn Listening>>) -> Self {
+    pub(super) fn new(proc_root: &Path) -> Self {
         Self {
             proc_root: proc_root.to_owned(),
-            listening,
             looked: None,
+            looked_at: 0,
         }
     }
 
@@ -124,14 +158,22 @@ impl Looker {
         if self.looked.is_none_or(|at| at + ADDRESSES <= now) {
             self.looked = Some(now);
             match addresses::read(&self.proc_root) {
-                Ok(found) => new |= host.lock().take_addresses(&found, time),
+                Ok(found) => {
+                    // What is new has come since the last look, at the earliest.
+                    let since = match self.looked_at {
+                        0 => time,
+                        before => before,
+                    };
+                    new |= host.lock().take_addresses(&found, since, time);
+                    self.looked_at = time;
+                }
                 Err(error) => tracing::debug!(%error, "the node's addresses are not known"),
             }
         }
-        let Some(listening) = self.listening.as_ref().filter(|_| host.netns != 0) else {
+        let Some(listening) = host.listening.as_ref().filter(|_| host.netns() != 0) else {
             return new;
         };
-        let ports = listening.ports(host.netns);
+        let ports = listening.ports(host.netns());
         // Names are asked for without the lock: who asks for a peer must not wait.
         let unnamed = host.lock().unnamed(&ports);
         let named: Vec<_> = unnamed
@@ -167,7 +209,7 @@ pub(super) fn far(who: Identity) -> Identity {
 }
 
 impl Table {
-    fn take_addresses(&mut self, found: &[IpAddr], time: u64) -> bool {
+    fn take_addresses(&mut self, found: &[IpAddr], since: u64, time: u64) -> bool {
         let mut new = false;
         for (ip, address) in &mut self.addresses {
             if address.until == 0 && !found.contains(ip) {
@@ -179,7 +221,7 @@ impl Table {
             if self.addresses.get(ip).is_none_or(|known| known.until != 0) {
                 let address = HostAddress {
                     ip: ip.to_string(),
-                    since: time,
+                    since,
                     until: 0,
                 };
                 self.addresses.insert(*ip, address);
