@@ -9,7 +9,7 @@ use culprit_proto::v1::{
     Endpoint, Event, HostAddress, HostPort, Identity, Inventory, InventoryPod, Pod,
 };
 use prost::Message;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::error::{Doing, StoreError};
 use super::reader::Reader;
@@ -184,32 +184,30 @@ impl Reader {
 
     /// The node and the pod that had the address at this time.
     fn pod_at(&self, ip: &[u8], time: u64) -> Result<Option<(String, Identity)>, StoreError> {
-        let found = self
+        let rows = self
             .connection
             .prepare_cached(
-                "SELECT node, pod, until FROM address WHERE ip = ?1 AND since <= ?2
-                 ORDER BY since DESC LIMIT 1",
+                "SELECT since, until, node, pod FROM address WHERE ip = ?1 AND since <= ?2
+                 ORDER BY since DESC LIMIT 8",
             )
             .and_then(|mut s| {
-                s.query_row(params![ip, sql(time.saturating_add(SLACK))], |row| {
-                    Ok((
-                        row.get::<_, String>(0)?,
-                        row.get::<_, Vec<u8>>(1)?,
-                        unsql(row.get(2)?),
-                    ))
-                })
-                .optional()
+                let rows = s.query_map(params![ip, sql(time.saturating_add(SLACK))], |row| {
+                    Ok(Span {
+                        since: unsql(row.get(0)?),
+                        until: unsql(row.get(1)?),
+                        what: (row.get::<_, String>(2)?, row.get::<_, Vec<u8>>(3)?),
+                    })
+                })?;
+                rows.collect()
             })
             .doing("look for a pod")?;
-        Ok(found
-            .filter(|(_, _, until)| !over(*until, time))
-            .and_then(|(node, pod, _)| {
-                let who = Identity {
-                    pod: Some(Pod::decode(&pod[..]).ok()?),
-                    ..Identity::default()
-                };
-                Some((node, who))
-            }))
+        Ok(at(rows, time).and_then(|(node, pod)| {
+            let who = Identity {
+                pod: Some(Pod::decode(&pod[..]).ok()?),
+                ..Identity::default()
+            };
+            Some((node, who))
+        }))
     }
 
     /// The node that had the address at this time, with who listened on the port
@@ -255,27 +253,74 @@ impl Reader {
 
     /// Who listened on a node's port at this time.
     fn listener(&self, node: &str, port: u32, time: u64) -> Result<Option<Identity>, StoreError> {
-        let found = self
+        let rows = self
             .connection
             .prepare_cached(
-                "SELECT who, until FROM node_port WHERE node = ?1 AND port = ?2 AND since <= ?3
-                 ORDER BY since DESC LIMIT 1",
+                "SELECT since, until, who FROM node_port
+                 WHERE node = ?1 AND port = ?2 AND since <= ?3 ORDER BY since DESC LIMIT 8",
             )
             .and_then(|mut s| {
                 let since = sql(time.saturating_add(SLACK));
-                s.query_row(params![node, port, since], |row| {
-                    Ok((row.get::<_, Vec<u8>>(0)?, unsql(row.get(1)?)))
-                })
-                .optional()
+                let rows = s.query_map(params![node, port, since], |row| {
+                    Ok(Span {
+                        since: unsql(row.get(0)?),
+                        until: unsql(row.get(1)?),
+                        what: row.get::<_, Vec<u8>>(2)?,
+                    })
+                })?;
+                rows.collect()
             })
             .doing("look for a listener")?;
-        Ok(found
-            .filter(|(_, until)| !over(*until, time))
-            .and_then(|(who, _)| Identity::decode(&who[..]).ok()))
+        Ok(at(rows, time).and_then(|who| Identity::decode(&who[..]).ok()))
     }
+}
+
+/// From when to when something was so; nanoseconds, `until` 0: it still is.
+struct Span<T> {
+    since: u64,
+    until: u64,
+    what: T,
+}
+
+/// What was so at this time, the latest first: by what the nodes' clocks say, and only
+/// if that finds nothing within [`SLACK`] of it.
+fn at<T>(spans: Vec<Span<T>>, time: u64) -> Option<T> {
+    let exact = |one: &Span<T>| one.since <= time && (one.until == 0 || time <= one.until);
+    let about = |one: &Span<T>| !over(one.until, time);
+    let found = spans.iter().position(exact);
+    let found = found.or_else(|| spans.iter().position(about))?;
+    spans.into_iter().nth(found).map(|one| one.what)
 }
 
 /// Ended before `time`.
 fn over(until: u64, time: u64) -> bool {
     until != 0 && until.saturating_add(SLACK) < time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn an_address_that_is_reused_within_the_slack_is_told_by_the_clock() {
+        let span = |since: u64, until: u64, what: &'static str| Span {
+            since: since * SECOND,
+            until: until * SECOND,
+            what,
+        };
+        let who = |time: u64| {
+            at(
+                vec![span(102, 0, "new"), span(90, 101, "old")],
+                time * SECOND,
+            )
+        };
+        assert_eq!(who(100), Some("old"));
+        assert_eq!(who(103), Some("new"));
+        // Between them: whose clock is it?
+        assert_eq!(at(vec![span(90, 101, "old")], 104 * SECOND), Some("old"));
+        assert_eq!(at(vec![span(90, 101, "old")], 107 * SECOND), None);
+        assert_eq!(at(vec![span(102, 0, "new")], 99 * SECOND), Some("new"));
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Tier {
     Delivery,
     /// The scenarios on every kernel of the matrix.
     Vm,
+    /// Real pods on two machines as two nodes.
+    Nodes,
     /// Real pods in containerd; needs root.
     Containerd,
     /// Each decoder against a fuzzer for a short time.
@@ -30,6 +32,7 @@ const ALL: &[Tier] = &[
     Tier::Live,
     Tier::Delivery,
     Tier::Vm,
+    Tier::Nodes,
     Tier::Containerd,
     Tier::FuzzSmoke,
 ];
@@ -49,6 +52,7 @@ impl Tier {
             Self::Live => "live",
             Self::Delivery => "delivery",
             Self::Vm => "vm",
+            Self::Nodes => "nodes",
             Self::Containerd => "containerd",
             Self::FuzzSmoke => "fuzz-smoke",
         }
@@ -67,6 +71,7 @@ impl Tier {
             Self::Delivery if !crate::is_root() => Ok(Tally::left_out("delivery: not root")),
             Self::Delivery => scenario::run(shared, "culprit-delivery", &[]),
             Self::Vm => matrix(shared),
+            Self::Nodes => nodes(shared),
             Self::Containerd => containerd(shared),
             Self::FuzzSmoke => fuzz::run(),
         }
@@ -121,6 +126,27 @@ fn matrix(shared: &mut Shared) -> Result<Tally> {
     }
     // Said by the matrix itself already.
     tally.failed = matrix.failures();
+    Ok(tally)
+}
+
+fn nodes(shared: &mut Shared) -> Result<Tally> {
+    for program in ["qemu-system-x86_64", "busybox", "xz", "containerd", "runc"] {
+        if paths::find_program(program).is_none() {
+            return Ok(Tally::left_out(format!(
+                "nodes: no {program} (mend: `cargo xtask setup`)"
+            )));
+        }
+    }
+    if std::env::consts::ARCH != "x86_64" {
+        return Ok(Tally::left_out("nodes: the machines' kernels are x86_64"));
+    }
+    let rows = vm::nodes::run(shared.binaries()?)?;
+    vm::nodes::show(&rows)?;
+    let mut tally = Tally::default();
+    for row in &rows {
+        tally.passed += row.count(Verdict::Pass);
+    }
+    tally.failed = vm::matrix::Matrix { rows }.failures();
     Ok(tally)
 }
 

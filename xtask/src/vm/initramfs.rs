@@ -4,7 +4,9 @@ use super::modules::Module;
 use crate::{binaries::Binaries, paths};
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, trailer};
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
@@ -14,8 +16,28 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// Where the binaries lie in the machine.
 pub(crate) const BIN_DIR: &str = "/culprit";
 
+/// A file that only some machines have.
+pub(crate) struct File {
+    /// Without a slash at its begin.
+    pub(crate) path: String,
+    pub(crate) executable: bool,
+    pub(crate) content: Vec<u8>,
+}
+
+impl File {
+    /// A program or library of this machine.
+    pub(crate) fn read(from: &Path, to: String) -> Result<Self> {
+        let content = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+        Ok(Self {
+            path: to,
+            executable: true,
+            content,
+        })
+    }
+}
+
 /// An uncompressed cpio archive (the image has every decompressor it needs: none).
-pub(crate) fn build(modules: &[Module], binaries: &Binaries) -> Result<Vec<u8>> {
+pub(crate) fn build(modules: &[Module], binaries: &Binaries, more: &[File]) -> Result<Vec<u8>> {
     let mut archive = Archive {
         bytes: Vec::new(),
         inode: 1,
@@ -58,6 +80,18 @@ pub(crate) fn build(modules: &[Module], binaries: &Binaries) -> Result<Vec<u8>> 
             (0, 0),
             &content,
         )?;
+    }
+    let mut made = BTreeSet::new();
+    for file in more {
+        let mut parents: Vec<&Path> = Path::new(&file.path).ancestors().skip(1).collect();
+        parents.reverse();
+        for parent in parents.iter().filter(|path| path.iter().count() > 0) {
+            if made.insert(parent.to_path_buf()) {
+                archive.add(&parent.to_string_lossy(), DIRECTORY, (0, 0), &[])?;
+            }
+        }
+        let mode = if file.executable { EXECUTABLE } else { FILE };
+        archive.add(&file.path, mode, (0, 0), &file.content)?;
     }
     trailer(&mut archive.bytes)?;
     Ok(archive.bytes)

@@ -6,6 +6,7 @@ mod initramfs;
 mod kernels;
 pub(crate) mod matrix;
 mod modules;
+pub(crate) mod nodes;
 mod qemu;
 
 use crate::{binaries::Binaries, paths, sh};
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// Seconds one machine may take.
     #[arg(long, default_value_t = 900)]
     limit: u64,
+    /// Two machines as two nodes with container runtime and pods, instead of the matrix.
+    #[arg(long, conflicts_with_all = ["kernel", "write_docs"])]
+    nodes: bool,
     /// Take the binaries of this directory instead of building them.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
@@ -54,6 +58,7 @@ impl Options {
             fetch: false,
             write_docs: false,
             limit: 900,
+            nodes: false,
             bin_dir: None,
             payload: Vec::new(),
             gate: false,
@@ -83,6 +88,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .try_for_each(|machine| show(machine, options));
     }
     let binaries = Binaries::at_or_build(options.bin_dir.as_deref())?;
+    if options.nodes {
+        let rows = nodes::run(&binaries)?;
+        nodes::show(&rows)?;
+        if rows.iter().any(Row::failed) {
+            bail!("the two nodes have failures");
+        }
+        return Ok(());
+    }
     let matrix = measure(&machines, options, &binaries)?;
     if options.write_docs {
         docs::write(&with_former(&matrix)?)?;
@@ -281,7 +294,7 @@ fn boot(
     let archive = dir.join(format!("{}.{}.cpio", machine.name, std::process::id()));
     std::fs::write(
         &archive,
-        initramfs::build(&modules::load(&kernel)?, binaries)?,
+        initramfs::build(&modules::load(&kernel)?, binaries, &[])?,
     )
     .with_context(|| format!("writing {}", archive.display()))?;
     let run = qemu::Run {
@@ -291,6 +304,8 @@ fn boot(
         dir: &dir,
         payload,
         limit: Duration::from_secs(options.limit),
+        memory_mib: 1024,
+        network: None,
     };
     let outcome = run.boot();
     // 30 MB each and rebuilt every time; the console and the results stay.

@@ -22,6 +22,8 @@ const WANTED: &[&str] = &[
     "xt_NFQUEUE",
     "nfnetlink_queue",
     "sch_netem",
+    "virtio_pci",
+    "virtio_net",
 ];
 
 /// A module with its decompressed content.

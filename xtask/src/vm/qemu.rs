@@ -27,6 +27,16 @@ pub(crate) struct Run<'a> {
     /// What runs in the machine, in words without commas.
     pub(crate) payload: &'a [String],
     pub(crate) limit: Duration,
+    pub(crate) memory_mib: u32,
+    pub(crate) network: Option<Network>,
+}
+
+/// A cable to another machine: each sends what leaves it to the other's UDP port.
+pub(crate) struct Network {
+    pub(crate) local: u16,
+    pub(crate) remote: u16,
+    /// Last byte of the hardware address.
+    pub(crate) number: u8,
 }
 
 enum Failure {
@@ -115,19 +125,11 @@ impl Run<'_> {
                 "-cpu",
                 "max,-cx16",
                 "-m",
-                "1024",
+                &self.memory_mib.to_string(),
                 "-smp",
                 "2",
             ])
-            .args([
-                "-display",
-                "none",
-                "-monitor",
-                "none",
-                "-nic",
-                "none",
-                "-no-reboot",
-            ])
+            .args(["-display", "none", "-monitor", "none", "-no-reboot"])
             .args([
                 "-serial",
                 &file(self.console()),
@@ -140,6 +142,21 @@ impl Run<'_> {
             .arg(self.initramfs)
             .args(["-append", &line])
             .stdin(Stdio::null());
+        match &self.network {
+            None => command.args(["-nic", "none"]),
+            Some(to) => command.args([
+                "-netdev",
+                &format!(
+                    "socket,id=cable,udp=127.0.0.1:{},localaddr=127.0.0.1:{}",
+                    to.remote, to.local
+                ),
+                "-device",
+                &format!(
+                    "virtio-net-pci,netdev=cable,mac=52:54:00:00:00:{:02x}",
+                    to.number
+                ),
+            ]),
+        };
         Ok(command)
     }
 
