@@ -22,6 +22,18 @@ pub(super) struct Attacher {
     period_ns: u64,
 }
 
+/// The same work at the same tracepoint in the two flavours of it. Of these one is
+/// enough, and both would do it twice: probes that share it may have been given
+/// different flavours.
+fn twins(one: &Step, other: &Step) -> bool {
+    let tracepoint = |step: &Step| match step.hook {
+        Hook::TpBtf(name) => Some((step.program.strip_suffix("_tp_btf")?, name)),
+        Hook::RawTp(name) => Some((step.program.strip_suffix("_raw_tp")?, name)),
+        _ => None,
+    };
+    tracepoint(one).is_some_and(|it| tracepoint(other) == Some(it))
+}
+
 impl Attacher {
     /// Takes over a loaded object.
     pub(super) fn new(ebpf: Ebpf, btf: Btf, period_ns: u64) -> Self {
@@ -54,7 +66,7 @@ impl Attacher {
     fn has(&self, step: &Step) -> bool {
         self.attached
             .iter()
-            .any(|s| s.program == step.program && s.hook == step.hook)
+            .any(|s| (s.program == step.program && s.hook == step.hook) || twins(s, step))
     }
 
     /// Attaches all steps or, when one fails, none of them. Steps that are

@@ -35,6 +35,7 @@ pub(super) fn event(record: &wire::TcpConnect, clock: &Clock) -> Draft {
         nat: who::nat(&record.nat) as i32,
         remote_nat: who::remote_nat(&record.nat),
         local_nat: who::local_nat(&record.nat),
+        family: who::family(&record.tuple) as i32,
     };
     Draft {
         event: super::event(&record.header, clock, Kind::TcpConnect(kind)),

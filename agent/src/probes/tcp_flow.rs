@@ -94,6 +94,7 @@ fn common(state: &SockState, now_ns: u64, clock: &Clock) -> TcpFlow {
         nat: who::nat(&state.nat) as i32,
         remote_nat: who::remote_nat(&state.nat),
         local_nat: who::local_nat(&state.nat),
+        family: who::family(&state.tuple) as i32,
         ..TcpFlow::default()
     }
 }

@@ -11,7 +11,8 @@ use culprit_proto::v1::{self, Endpoint};
 
 use crate::identity::Actor;
 
-/// AF_INET6; everything else is read as IPv4.
+const AF_INET: u16 = 2;
+/// Everything else is read as IPv4.
 const AF_INET6: u16 = 10;
 
 /// The actor that a task record stands for; `sock_cgroup` is 0 where no socket
@@ -59,6 +60,15 @@ pub(super) fn endpoints(tuple: &Tuple) -> (Option<Endpoint>, Option<Endpoint>) {
         Some(endpoint(&tuple.local, tuple.family, tuple.local_port)),
         Some(endpoint(&tuple.remote, tuple.family, tuple.remote_port)),
     )
+}
+
+/// The socket's family.
+pub(super) fn family(tuple: &Tuple) -> v1::Family {
+    match tuple.family {
+        AF_INET => v1::Family::Inet,
+        AF_INET6 => v1::Family::Inet6,
+        _ => v1::Family::Unknown,
+    }
 }
 
 /// What connection tracking makes of the two ends.

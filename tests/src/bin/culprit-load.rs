@@ -3,7 +3,9 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culprit_tests::load::{cgroups, connect, dns, icmp, memory, routes, send, serve, spin, start};
+use culprit_tests::load::{
+    cgroups, connect, dns, hand, icmp, memory, routes, send, serve, spin, start,
+};
 
 #[derive(Parser)]
 #[command(about = "Makes network, memory and CPU load whose results are known exactly")]
@@ -28,6 +30,14 @@ enum Load {
     Attempt(connect::Attempt),
     /// Try to connect again and again.
     Knock(connect::Knock),
+    /// Connect, and hand the connection to another process.
+    Hand(hand::Hand),
+    /// Send on the connection that is the standard input.
+    Push(hand::Push),
+    /// Listen, and let somebody else accept.
+    Accept(hand::Accept),
+    /// Accept on the socket that is the standard input.
+    Take(hand::Take),
     /// Make many short connections.
     Storm(connect::Storm),
     /// Send ICMP echo requests.
@@ -72,6 +82,10 @@ fn main() -> Result<()> {
         Load::Hold(options) => connect::hold(options),
         Load::Attempt(options) => connect::attempt(options),
         Load::Knock(options) => connect::knock(options),
+        Load::Hand(options) => hand::hand(options),
+        Load::Push(options) => hand::push(options),
+        Load::Accept(options) => hand::accept(options),
+        Load::Take(options) => hand::take(options),
         Load::Storm(options) => connect::storm(options),
         Load::Ping(options) => icmp::ping(options),
         Load::WalkRoutes(options) => routes::walk(options),

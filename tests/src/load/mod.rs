@@ -3,6 +3,7 @@
 pub mod cgroups;
 pub mod connect;
 pub mod dns;
+pub mod hand;
 pub mod icmp;
 pub mod memory;
 pub mod routes;

@@ -11,6 +11,7 @@ pub mod load;
 pub mod matrix;
 pub mod nat;
 pub mod oom;
+pub mod owners;
 pub mod privilege;
 pub mod probes;
 pub mod program;

@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, icmp, nat, oom, softirq, tcp_connect, tcp_flow};
+use super::{findings, icmp, nat, oom, owners, softirq, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -84,6 +84,11 @@ fn one_flavour(
             let agent = Agent::start_one(tools, probe, flavour, &[])?;
             let mut expects = tcp_flow::run(tools)?;
             expects.extend(before.use_it()?);
+            settle(agent, &expects, report, subject)?;
+            let wanted = format!("tcp_flow={flavour}");
+            let agent = Agent::start(tools, "agent-owners", &["--probe", &wanted])?;
+            let accept = matches!(flavour, "fentry" | "kprobe");
+            let expects = owners::run(tools, accept)?;
             settle(agent, &expects, report, subject)?;
         }
         "icmp_echo" => {

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use culprit_proto::frame;
 use culprit_proto::kind::EventKind;
 use culprit_proto::v1::{
-    Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
-    Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss,
-    LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record,
-    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload, WorkloadStats,
-    dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod, softirq_stall,
-    tcp_connect, tcp_flow, tcp_listen, workload,
+    Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Family,
+    Finding, Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane,
+    Loss, LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process,
+    Record, SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload,
+    WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
+    softirq_stall, tcp_connect, tcp_flow, tcp_listen, workload,
 };
 use prost::Message;
 
@@ -77,6 +77,7 @@ fn counters() -> ProbeCounters {
 fn kind(of: EventKind) -> Kind {
     match of {
         EventKind::TcpConnect => Kind::TcpConnect(TcpConnect {
+            family: Family::Inet.into(),
             local: end([10, 0, 0, 5], 41234),
             remote: end([10, 0, 0, 9], 5432),
             outcome: tcp_connect::Outcome::Refused.into(),
@@ -88,6 +89,7 @@ fn kind(of: EventKind) -> Kind {
             local_nat: end([192, 168, 0, 2], 61000),
         }),
         EventKind::TcpFlow => Kind::TcpFlow(TcpFlow {
+            family: Family::Inet6.into(),
             local: end([10, 0, 0, 5], 80),
             remote: end([10, 0, 0, 9], 5432),
             role: tcp_flow::Role::Server.into(),
