@@ -53,6 +53,10 @@ const ABOUT: &[(&str, &str)] = &[
         "dns_trouble",
         "who waits for DNS lookups that are lost, retried or fail",
     ),
+    (
+        "backend_imbalance",
+        "long-lived connections that send nearly everything to one of several backends",
+    ),
 ];
 
 /// Runs the command.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use culprit_proto::v1::{Event, Evidence, Lane, event::Kind};
 
+use super::backend_imbalance;
 use crate::pipeline::source::{Draft, Note};
 
 /// What may wait for the findings' thread; what finds no room is counted and
@@ -40,17 +41,18 @@ impl Seen {
 /// other thread is paid for.
 #[must_use]
 pub fn wants(event: &Event) -> bool {
-    matches!(
-        event.kind,
+    match &event.kind {
         Some(
             Kind::SoftirqStall(_)
-                | Kind::OomKill(_)
-                | Kind::IcmpEcho(_)
-                | Kind::TcpConnect(_)
-                | Kind::TcpListen(_)
-                | Kind::DnsLookup(_)
-        )
-    )
+            | Kind::OomKill(_)
+            | Kind::IcmpEcho(_)
+            | Kind::TcpConnect(_)
+            | Kind::TcpListen(_)
+            | Kind::DnsLookup(_),
+        ) => true,
+        Some(Kind::TcpFlow(flow)) => backend_imbalance::wants(flow),
+        _ => false,
+    }
 }
 
 /// One thing that the findings are told.

@@ -10,6 +10,7 @@
 //! left out when it is slow.
 
 mod accept_queue_full;
+mod backend_imbalance;
 mod connect_trouble;
 mod conntrack;
 mod conntrack_trouble;
