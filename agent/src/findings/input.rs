@@ -37,10 +37,8 @@ impl Seen {
     }
 }
 
-/// Whether any finding looks at such an event: asked before the way to the
-/// other thread is paid for.
-#[must_use]
-pub fn wants(event: &Event) -> bool {
+/// Whether any finding always looks at such an event.
+pub(super) fn wants(event: &Event) -> bool {
     match &event.kind {
         Some(
             Kind::SoftirqStall(_)
@@ -68,11 +66,35 @@ pub(super) enum Input {
     Stop,
 }
 
+/// From when on connections have to be opened for their records to be looked at:
+/// nanoseconds since the Unix epoch, `u64::MAX` for none.
+#[derive(Clone, Debug)]
+pub(super) struct Since(Arc<AtomicU64>);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+}
+
+impl Since {
+    pub(super) fn set(&self, time: Option<u64>) {
+        self.0.store(time.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        matches!(&event.kind, Some(Kind::TcpFlow(flow))
+            if flow.opened_at > self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// The way to the findings; nothing at all when there are none.
 #[derive(Clone, Debug, Default)]
 pub struct Inlet {
     sender: Option<SyncSender<Input>>,
     shed: Arc<AtomicU64>,
+    /// Set by the finding that follows connections for a while.
+    pub(super) since: Since,
 }
 
 impl Inlet {
@@ -82,8 +104,16 @@ impl Inlet {
         let inlet = Self {
             sender: Some(sender),
             shed: Arc::default(),
+            since: Since::default(),
         };
         (inlet, receiver)
+    }
+
+    /// Whether any finding looks at such an event: asked before the way to the
+    /// other thread is paid for.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        wants(event) || self.since.wants(event)
     }
 
     /// Tells of a kill at once.

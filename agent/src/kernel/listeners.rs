@@ -1,5 +1,7 @@
 //! Who listens where, as the kernel side keeps it for accepted connections.
 
+use std::sync::Arc;
+
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
@@ -23,8 +25,15 @@ impl Listeners {
     }
 }
 
-impl Listening for Listeners {
+/// The findings ask as well.
+impl Listening for Arc<Listeners> {
     fn ports(&self, netns: u32) -> Vec<(u16, Actor)> {
+        Listeners::ports(self, netns)
+    }
+}
+
+impl Listeners {
+    pub(super) fn ports(&self, netns: u32) -> Vec<(u16, Actor)> {
         self.map
             .iter()
             .flatten()

@@ -12,6 +12,7 @@ mod oom_autopsy;
 mod reclaim_stall;
 mod slow_cgroup_read;
 mod softirq_stall;
+mod traffic_after_sigterm;
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::tools::Tools;
 
 type Case = fn(&Tools, Subject<'_>, &mut Report) -> Result<()>;
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 12] = [
     ("softirq_stall", softirq_stall::run),
     ("slow_cgroup_read", slow_cgroup_read::run),
     ("oom_autopsy", oom_autopsy::run),
@@ -37,6 +38,7 @@ const CASES: [(&str, Case); 11] = [
     ("conntrack_trouble", conntrack_trouble::run),
     ("dns_trouble", dns_trouble::run),
     ("backend_imbalance", backend_imbalance::run),
+    ("traffic_after_sigterm", traffic_after_sigterm::run),
 ];
 
 /// Runs all, or only this one.
