@@ -2,23 +2,25 @@
 //! end. docs/findings.md, `traffic_after_sigterm`.
 
 mod clients;
+mod container;
 mod ending;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use culprit_proto::v1::event::Kind;
 use culprit_proto::v1::tcp_connect::Outcome;
 use culprit_proto::v1::tcp_flow::Role;
-use culprit_proto::v1::{Identity, TcpConnect, TcpFlow};
+use culprit_proto::v1::{TcpConnect, TcpFlow};
 
-use super::{Context, Seen, Threshold, Unread, Watcher, place};
+use super::{Context, Seen, Threshold, Watcher};
 use crate::pipeline::source::Note;
 use crate::probes::sigterm::Sigterm;
-use ending::{Ending, Opened, end};
+use container::{id_of, look, others};
+use ending::{End, Ending, Opened, end};
 
 const NAME: &str = "traffic_after_sigterm";
 /// Containers that were asked to end; for one more, the one that was asked first
@@ -94,12 +96,12 @@ fn is_over(ending: &Ending, now: Instant) -> bool {
 impl TrafficAfterSigterm {
     fn signalled(&mut self, note: &Sigterm, context: &mut Context<'_>) {
         let who = context.who(&note.target);
-        let Some(id) = container(&who).map(str::to_owned) else {
+        let Some(id) = id_of(&who).map(str::to_owned) else {
             return;
         };
         let sender = context.who(&note.sender);
         // A process of it that ends another: nothing is known of the whole.
-        if container(&sender) == Some(&id) || self.table.contains_key(&id) {
+        if id_of(&sender) == Some(&id) || self.table.contains_key(&id) {
             return;
         }
         if self.table.len() >= MAX {
@@ -131,7 +133,7 @@ impl TrafficAfterSigterm {
         };
         let key = (end(remote), end(local));
         let who = seen.event.who.as_ref();
-        let owner = who.and_then(container).unwrap_or_default();
+        let owner = who.and_then(id_of).unwrap_or_default();
         for (id, ending) in &mut self.table {
             if id == owner {
                 let opened = Opened {
@@ -194,8 +196,8 @@ impl TrafficAfterSigterm {
 
     fn dialed(
         &mut self,
-        client: Option<ending::End>,
-        server: Option<ending::End>,
+        client: Option<End>,
+        server: Option<End>,
         mut opened: Opened,
         seen: &Seen,
         context: &Context<'_>,
@@ -226,43 +228,5 @@ impl TrafficAfterSigterm {
                 words::report(id, ending, count, self.left_out, context);
             }
         }
-    }
-}
-
-/// The container's id, if it is one.
-fn container(who: &Identity) -> Option<&str> {
-    let container = who.container.as_ref()?;
-    Some(container.id.as_str()).filter(|id| !id.is_empty())
-}
-
-/// Ports of the same network namespace on which others than this container listen;
-/// `None` when that is not known.
-fn others(id: &str, netns: u32, context: &Context<'_>) -> Option<BTreeSet<u32>> {
-    let ports = context.tables.ports(netns)?;
-    let of_others = ports.into_iter().filter(|(_, owner)| {
-        let who = context.who(owner);
-        container(&who).is_some_and(|other| other != id)
-    });
-    Some(of_others.map(|(port, _)| port.into()).collect())
-}
-
-/// Whether any process of the container is left, if the last look was so long ago.
-fn look(ending: &mut Ending, pause: Duration, context: &mut Context<'_>) {
-    let due = ending.looked + pause <= context.now;
-    if ending.ended.is_some() || !due {
-        return;
-    }
-    ending.looked = context.now;
-    let Some(path) = place::directory(&ending.who, context) else {
-        return;
-    };
-    let file = path.join("cgroup.procs");
-    let ended = match context.readings.file("cgroup.procs", &file) {
-        Ok(text) => text.trim().is_empty(),
-        Err(Unread::Failed(error)) => error.kind() == std::io::ErrorKind::NotFound,
-        Err(_) => false,
-    };
-    if ended {
-        ending.ended = Some(context.now);
     }
 }

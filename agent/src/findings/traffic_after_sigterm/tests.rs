@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use culprit_proto::v1::{Container, Endpoint, Event, Identity, Lane, Pod, Process};
 
 use super::ending::{Ending, Opened, end};
-use super::{Seen, clients, container, is_over, words};
+use super::{Seen, clients, id_of, is_over, words};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -148,8 +148,8 @@ fn it_is_watched_for_a_while() {
     assert!(is_over(&ending, start + Duration::from_secs(600)));
     ending.ended = Some(start);
     assert!(is_over(&ending, start + Duration::from_secs(60)));
-    assert_eq!(container(&server()), Some("c1"));
-    assert_eq!(container(&Identity::default()), None);
+    assert_eq!(id_of(&server()), Some("c1"));
+    assert_eq!(id_of(&Identity::default()), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod oom_autopsy;
 mod reclaim_stall;
 mod slow_cgroup_read;
 mod softirq_stall;
-mod traffic_after_sigterm;
+pub(super) mod traffic_after_sigterm;
 
 use std::time::Duration;
 

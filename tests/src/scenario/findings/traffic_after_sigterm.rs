@@ -182,6 +182,41 @@ fn late_clients(tools: &Tools, pair: &Pair, agent: &Agent, keep: &mut Kept) -> R
     Ok(vec![first, all])
 }
 
+/// The probe alone in one flavour: what it counts. Signals within a cgroup are not
+/// for it, and a CPU tells of 64 a second.
+pub(crate) fn flavour(tools: &Tools) -> Result<Vec<Expect>> {
+    const OUTSIDE: u64 = 300;
+    let mut kept = Kept::default();
+    let pair = Pair::new()?;
+    let (server, _) = serve(tools, &pair, "signalled", 1, &mut kept)?;
+    let own = Load::start(&tools.load, Place::Init, &["park"])?;
+    for _ in 0..OUTSIDE {
+        terminate(&server)?;
+        terminate(&own)?;
+    }
+    Ok(vec![expect(
+        "every SIGTERM from outside, exactly",
+        |events| {
+            let rows = events
+                .iter()
+                .rev()
+                .filter_map(|event| event.pointer("/node_stats/probes"))
+                .filter_map(Value::as_array);
+            let row = rows
+                .flatten()
+                .find(|row| text(row, "/probe") == "sigterm")
+                .context("no counters")?;
+            let count = |field: &str| number(row, &format!("/{field}"));
+            let (seen, told) = (count("seen")?, count("submitted")?);
+            let lost = count("dropped_ring")? + count("dropped_map")? + count("suppressed")?;
+            // Somebody else may end something meanwhile, but not so much.
+            ensure!((OUTSIDE..OUTSIDE * 2).contains(&seen), "{seen} seen: {row}");
+            ensure!(told > 0 && seen == told + lost, "{row}");
+            Ok(format!("{seen} seen, {told} told"))
+        },
+    )])
+}
+
 /// Those that come before the signal are no trouble.
 fn no_clients(tools: &Tools, pair: &Pair, keep: &mut Kept) -> Result<Expect> {
     let (server, address) = serve(tools, pair, "quietserver", BEFORE + 1, keep)?;
