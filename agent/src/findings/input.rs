@@ -156,3 +156,29 @@ impl Inlet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use culprit_proto::v1::TcpFlow;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_looked_at_while_somebody_follows_them() {
+        let flow = |opened_at| Event {
+            kind: Some(Kind::TcpFlow(TcpFlow {
+                opened_at,
+                ..TcpFlow::default()
+            })),
+            ..Event::default()
+        };
+        let inlet = Inlet::default();
+        assert!(!inlet.wants(&flow(7)));
+        // The stages before have a clone.
+        let other = inlet.clone();
+        inlet.since.set(Some(5));
+        assert!(other.wants(&flow(7)) && !other.wants(&flow(5)));
+        inlet.since.set(None);
+        assert!(!other.wants(&flow(7)));
+    }
+}

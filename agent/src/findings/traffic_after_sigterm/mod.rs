@@ -4,6 +4,8 @@
 mod clients;
 mod container;
 mod ending;
+mod pending;
+mod records;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -12,15 +14,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use culprit_proto::v1::event::Kind;
-use culprit_proto::v1::tcp_connect::Outcome;
 use culprit_proto::v1::tcp_flow::Role;
-use culprit_proto::v1::{TcpConnect, TcpFlow};
 
 use super::{Context, Seen, Threshold, Watcher};
+use crate::identity::Resolution;
 use crate::pipeline::source::Note;
 use crate::probes::sigterm::Sigterm;
 use container::{id_of, look, others};
-use ending::{End, Ending, Opened, end};
+use ending::Ending;
+use pending::Pending;
 
 const NAME: &str = "traffic_after_sigterm";
 /// Containers that were asked to end; for one more, the one that was asked first
@@ -37,6 +39,7 @@ pub(super) fn watcher(threshold: Threshold) -> Box<dyn Watcher> {
     Box::new(TrafficAfterSigterm {
         threshold: threshold.count(),
         table: BTreeMap::new(),
+        pending: Pending::default(),
         left_out: 0,
     })
 }
@@ -45,6 +48,8 @@ struct TrafficAfterSigterm {
     threshold: u64,
     /// By container id.
     table: BTreeMap<String, Ending>,
+    /// Signals to processes whose cgroup is not known yet.
+    pending: Pending,
     /// Containers that had to go.
     left_out: u64,
 }
@@ -52,11 +57,15 @@ struct TrafficAfterSigterm {
 impl Watcher for TrafficAfterSigterm {
     fn note(&mut self, note: &Note, context: &mut Context<'_>) {
         if let Note::Sigterm(note) = note {
-            self.signalled(note, context);
+            if !self.signalled(note, context) {
+                self.left_out += self.pending.put(note.clone(), context.now);
+            }
+            self.follow(context);
         }
     }
 
     fn seen(&mut self, seen: &Seen, context: &mut Context<'_>) {
+        self.ask_again(context);
         if self.table.is_empty() {
             return;
         }
@@ -73,15 +82,13 @@ impl Watcher for TrafficAfterSigterm {
 
     fn tick(&mut self, context: &mut Context<'_>) {
         let now = context.now;
+        self.ask_again(context);
         for ending in self.table.values_mut() {
             look(ending, LOOK, context);
         }
         self.tell(context);
-        let before = self.table.len();
         self.table.retain(|_, ending| !is_over(ending, now));
-        if self.table.len() != before {
-            self.follow(context);
-        }
+        self.follow(context);
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
@@ -94,15 +101,26 @@ fn is_over(ending: &Ending, now: Instant) -> bool {
 }
 
 impl TrafficAfterSigterm {
-    fn signalled(&mut self, note: &Sigterm, context: &mut Context<'_>) {
-        let who = context.who(&note.target);
+    fn ask_again(&mut self, context: &Context<'_>) {
+        for (at, note) in self.pending.take(context.now) {
+            if !self.signalled(&note, context) {
+                self.pending.keep(at, note);
+            }
+        }
+    }
+
+    /// False when it is not known yet what got the signal.
+    fn signalled(&mut self, note: &Sigterm, context: &Context<'_>) -> bool {
+        let resolution = context.resolver.resolve(&note.target);
+        let waits = matches!(resolution, Resolution::Waiting(_));
+        let who = resolution.so_far();
         let Some(id) = id_of(&who).map(str::to_owned) else {
-            return;
+            return !waits;
         };
         let sender = context.who(&note.sender);
         // A process of it that ends another: nothing is known of the whole.
         if id_of(&sender) == Some(&id) || self.table.contains_key(&id) {
-            return;
+            return true;
         }
         if self.table.len() >= MAX {
             let oldest = self.table.iter().min_by_key(|(_, one)| one.at);
@@ -118,104 +136,13 @@ impl TrafficAfterSigterm {
             ending.others = others(&id, note.target.netns, context);
         }
         self.table.insert(id, ending);
-        self.follow(context);
+        true
     }
 
     /// What else is to be looked at, from the first of them on.
     fn follow(&self, context: &Context<'_>) {
-        context.follow_flows(self.table.values().map(|one| one.signalled).min());
-    }
-
-    /// As the server's own record has it.
-    fn served(&mut self, flow: &TcpFlow, seen: &Seen) {
-        let (Some(local), Some(remote)) = (&flow.local, &flow.remote) else {
-            return;
-        };
-        let key = (end(remote), end(local));
-        let who = seen.event.who.as_ref();
-        let owner = who.and_then(id_of).unwrap_or_default();
-        for (id, ending) in &mut self.table {
-            if id == owner {
-                let opened = Opened {
-                    at: flow.opened_at,
-                    bytes: flow.bytes_sent + flow.bytes_received,
-                    by_server: true,
-                    // kubelet's probes go on, and are to.
-                    counts: !clients::is_host_process(seen.event.peer.as_ref()),
-                };
-                ending.learn(local);
-                ending.opened(key.clone(), opened, seen, seen.event.peer.as_ref());
-            } else {
-                // Another container listens at the same address.
-                ending.is_not(&key);
-            }
-        }
-    }
-
-    /// As the client's record has it.
-    fn flow(&mut self, flow: &TcpFlow, seen: &Seen, context: &Context<'_>) {
-        let opened = Opened {
-            at: flow.opened_at,
-            bytes: flow.bytes_sent + flow.bytes_received,
-            by_server: false,
-            counts: true,
-        };
-        let server = flow.remote_nat.as_ref().or(flow.remote.as_ref());
-        let client = flow.local_nat.as_ref().or(flow.local.as_ref());
-        self.dialed(client.map(end), server.map(end), opened, seen, context);
-    }
-
-    fn connect(&mut self, connect: &TcpConnect, seen: &Seen, context: &Context<'_>) {
-        let begun = seen.event.time.saturating_sub(connect.latency_ns);
-        let server = connect.remote_nat.as_ref().or(connect.remote.as_ref());
-        let client = connect.local_nat.as_ref().or(connect.local.as_ref());
-        match connect.outcome() {
-            Outcome::Established => {
-                let opened = Opened {
-                    at: begun,
-                    bytes: 0,
-                    by_server: false,
-                    counts: true,
-                };
-                self.dialed(client.map(end), server.map(end), opened, seen, context);
-            }
-            Outcome::Refused => {
-                let who = seen.event.who.as_ref();
-                if clients::is_of_node(who, context.host_netns()) {
-                    return;
-                }
-                let server = server.map(end);
-                let its = self.table.values_mut();
-                for ending in its.filter(|one| server.as_ref().is_some_and(|to| one.has(to))) {
-                    ending.refused(begun, seen);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn dialed(
-        &mut self,
-        client: Option<End>,
-        server: Option<End>,
-        mut opened: Opened,
-        seen: &Seen,
-        context: &Context<'_>,
-    ) {
-        let (Some(client), Some(server)) = (client, server) else {
-            return;
-        };
-        let who = seen.event.who.as_ref();
-        opened.counts = !clients::is_of_node(who, context.host_netns());
-        // After the end somebody else is at the address.
-        let its = self
-            .table
-            .values_mut()
-            .filter(|one| one.ended.is_none() && one.has(&server));
-        for ending in its {
-            let key = (client.clone(), server.clone());
-            ending.opened(key, opened, seen, who);
-        }
+        let known = self.table.values().map(|one| one.signalled);
+        context.follow_flows(known.chain(self.pending.times()).min());
     }
 
     fn tell(&mut self, context: &mut Context<'_>) {
