@@ -261,6 +261,18 @@ pub unsafe fn fill_current(out: *mut Task) {
     }
 }
 
+/// kernfs id of a task's cgroup in the memory controller's hierarchy; 0 when it
+/// cannot be read.
+#[inline(always)]
+pub fn memory_cgroup_of<M: Mem>(task: Ptr) -> u64 {
+    let css_set = follow!(M, task, task_cgroups);
+    if have(HAVE_MEMORY_V2) {
+        cgroup_id::<M>(follow!(M, css_set, css_set_dfl))
+    } else {
+        memory_cgroup::<M>(css_set)
+    }
+}
+
 /// kernfs id of the running task's cgroup in the memory controller's
 /// hierarchy; 0 when it cannot be read.
 #[inline(always)]

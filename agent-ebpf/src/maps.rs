@@ -16,6 +16,7 @@ use culprit_agent_ebpf::wire::{
     oom::{OomCall, OomSignal},
     reclaim::{ReclaimNow, ReclaimWork},
     runq::{RunqNow, RunqWork},
+    sigterm::SigtermNow,
     skb_drop::{DropCount, DropKey},
     softirq::{Histogram, PacketSlot, SoftirqNow, VECTORS, VectorStats},
     stats::{PROBES, ProbeStats},
@@ -94,6 +95,10 @@ pub const PACKET_SLOTS: u32 = 64;
 /// oom_kill_process under way, by the trigger's tid.
 #[map]
 pub static OOM_CALLS: HashMap<u32, OomCall> = HashMap::with_max_entries(256, 0);
+/// Rate limit of sigterm.
+#[map]
+pub static SIGTERM_NOW: PerCpuArray<SigtermNow> = PerCpuArray::with_max_entries(1, 0);
+
 /// Last SIGKILL generated, by the sender's tid (5.10 only). LRU: nearly all rows
 /// are of ordinary kills, that nothing follows.
 #[map]

@@ -208,7 +208,7 @@ fn explain_prints_a_section_or_the_list() {
     assert_data_eq!(
         text(&unknown.stderr).replace('\\', "/"),
         str![[r#"
-culprit-agent: there is no finding "oom/u{1b}"; there are softirq_stall, slow_cgroup_read, oom_autopsy, limit_drift, reclaim_stall, cpu_starved, accept_queue_full, connect_trouble, conntrack_trouble, dns_trouble
+culprit-agent: there is no finding "oom/u{1b}"; there are softirq_stall, slow_cgroup_read, oom_autopsy, limit_drift, reclaim_stall, cpu_starved, accept_queue_full, connect_trouble, conntrack_trouble, dns_trouble, backend_imbalance, traffic_after_sigterm
 
 "#]]
     );

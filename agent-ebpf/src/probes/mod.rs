@@ -10,6 +10,7 @@ mod nat;
 mod oom;
 mod reclaim;
 mod runq;
+mod sigterm;
 mod skb_drop;
 mod sock;
 mod softirq;

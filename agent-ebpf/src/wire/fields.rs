@@ -77,9 +77,9 @@ kernel_fields! {
     socket_sk = "socket.sk";
     socket_file = "socket.file";
     file_private_data = "file.private_data";
-    task_tgid = "task_struct.tgid", for oom;
-    task_pid = "task_struct.pid", for oom;
-    task_comm = "task_struct.comm", for oom;
+    task_tgid = "task_struct.tgid", for oom sigterm;
+    task_pid = "task_struct.pid", for oom sigterm;
+    task_comm = "task_struct.comm", for oom sigterm;
     task_flags = "task_struct.flags";
     task_group_leader = "task_struct.group_leader";
     task_start_boottime = "task_struct.start_boottime|task_struct.real_start_time";

@@ -16,7 +16,8 @@ pub const PROBE_SKB_DROP: u32 = 11;
 pub const PROBE_DNS: u32 = 12;
 pub const PROBE_SYN_RETRANSMIT: u32 = 13;
 pub const PROBE_NAT: u32 = 14;
-pub const PROBES: u32 = 15;
+pub const PROBE_SIGTERM: u32 = 15;
+pub const PROBES: u32 = 16;
 
 wire_struct! {
     /// Value of STATS. `seen = submitted + dropped_ring + dropped_map +

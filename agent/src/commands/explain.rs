@@ -53,6 +53,14 @@ const ABOUT: &[(&str, &str)] = &[
         "dns_trouble",
         "who waits for DNS lookups that are lost, retried or fail",
     ),
+    (
+        "backend_imbalance",
+        "long-lived connections that send nearly everything to one of several backends",
+    ),
+    (
+        "traffic_after_sigterm",
+        "connections that still go to a container after its SIGTERM",
+    ),
 ];
 
 /// Runs the command.
@@ -76,13 +84,13 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 /// The findings, one line each.
 fn list() -> String {
-    let mut out = format!("{:<18} {:<7} what it says\n", "finding", "from");
+    let mut out = format!("{:<21} {:<7} what it says\n", "finding", "from");
     for row in ROWS {
         let about = ABOUT.iter().find(|(name, _)| *name == row.name);
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
-            "{:<18} {:<7} {}",
+            "{:<21} {:<7} {}",
             row.name,
             row.threshold.to_string(),
             about.map_or("", |(_, about)| about)

@@ -10,6 +10,7 @@ use culprit_proto::v1::{Event, Evidence, Finding, Identity, ProbeStatus, Workloa
 use super::conntrack::Conntrack;
 use super::desk::{Desk, Told};
 use super::engine::Output;
+use super::input::Since;
 use super::reclaimed::Reclaimed;
 use super::{Readings, Seen};
 use crate::identity::Actor;
@@ -38,6 +39,7 @@ pub struct Context<'a> {
     pub(super) statuses: &'a [ProbeStatus],
     pub(super) desk: &'a mut Desk,
     pub(super) output: &'a Arc<Output>,
+    pub(super) since: &'a Since,
     /// Events of the findings' own, for all of them to see.
     pub(super) appended: &'a mut Vec<Seen>,
 }
@@ -107,6 +109,12 @@ impl Context<'_> {
             });
         }
         Some(evidence)
+    }
+
+    /// Has the records of connections that are opened after this looked at
+    /// (nanoseconds since the Unix epoch); `None`: no more.
+    pub fn follow_flows(&self, since: Option<u64>) {
+        self.since.set(since);
     }
 
     /// Inode number of the host's network namespace; 0 when it is not known.

@@ -246,6 +246,7 @@ impl Work {
             statuses: &self.statuses,
             desk: &mut self.desk,
             output: &self.output,
+            since: &self.inlet.since,
         };
         for watcher in &mut self.watchers {
             call(&mut **watcher, &mut context);

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use culprit_proto::v1::{Event, Evidence, Lane, event::Kind};
 
+use super::backend_imbalance;
 use crate::pipeline::source::{Draft, Note};
 
 /// What may wait for the findings' thread; what finds no room is counted and
@@ -36,21 +37,20 @@ impl Seen {
     }
 }
 
-/// Whether any finding looks at such an event: asked before the way to the
-/// other thread is paid for.
-#[must_use]
-pub fn wants(event: &Event) -> bool {
-    matches!(
-        event.kind,
+/// Whether any finding always looks at such an event.
+pub(super) fn wants(event: &Event) -> bool {
+    match &event.kind {
         Some(
             Kind::SoftirqStall(_)
-                | Kind::OomKill(_)
-                | Kind::IcmpEcho(_)
-                | Kind::TcpConnect(_)
-                | Kind::TcpListen(_)
-                | Kind::DnsLookup(_)
-        )
-    )
+            | Kind::OomKill(_)
+            | Kind::IcmpEcho(_)
+            | Kind::TcpConnect(_)
+            | Kind::TcpListen(_)
+            | Kind::DnsLookup(_),
+        ) => true,
+        Some(Kind::TcpFlow(flow)) => backend_imbalance::wants(flow),
+        _ => false,
+    }
 }
 
 /// One thing that the findings are told.
@@ -66,11 +66,35 @@ pub(super) enum Input {
     Stop,
 }
 
+/// From when on connections have to be opened for their records to be looked at:
+/// nanoseconds since the Unix epoch, `u64::MAX` for none.
+#[derive(Clone, Debug)]
+pub(super) struct Since(Arc<AtomicU64>);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+}
+
+impl Since {
+    pub(super) fn set(&self, time: Option<u64>) {
+        self.0.store(time.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        matches!(&event.kind, Some(Kind::TcpFlow(flow))
+            if flow.opened_at > self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// The way to the findings; nothing at all when there are none.
 #[derive(Clone, Debug, Default)]
 pub struct Inlet {
     sender: Option<SyncSender<Input>>,
     shed: Arc<AtomicU64>,
+    /// Set by the finding that follows connections for a while.
+    pub(super) since: Since,
 }
 
 impl Inlet {
@@ -80,8 +104,16 @@ impl Inlet {
         let inlet = Self {
             sender: Some(sender),
             shed: Arc::default(),
+            since: Since::default(),
         };
         (inlet, receiver)
+    }
+
+    /// Whether any finding looks at such an event: asked before the way to the
+    /// other thread is paid for.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        wants(event) || self.since.wants(event)
     }
 
     /// Tells of a kill at once.
@@ -122,5 +154,31 @@ impl Inlet {
             // An error means that the thread is gone already.
             drop(sender.send(Input::Stop));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use culprit_proto::v1::TcpFlow;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_looked_at_while_somebody_follows_them() {
+        let flow = |opened_at| Event {
+            kind: Some(Kind::TcpFlow(TcpFlow {
+                opened_at,
+                ..TcpFlow::default()
+            })),
+            ..Event::default()
+        };
+        let inlet = Inlet::default();
+        assert!(!inlet.wants(&flow(7)));
+        // The stages before have a clone.
+        let other = inlet.clone();
+        inlet.since.set(Some(5));
+        assert!(other.wants(&flow(7)) && !other.wants(&flow(5)));
+        inlet.since.set(None);
+        assert!(!other.wants(&flow(7)));
     }
 }

@@ -10,6 +10,7 @@
 //! left out when it is slow.
 
 mod accept_queue_full;
+mod backend_imbalance;
 mod connect_trouble;
 mod conntrack;
 mod conntrack_trouble;
@@ -30,19 +31,21 @@ mod setting;
 mod slow_cgroup_read;
 mod softirq_stall;
 mod sums;
+mod traffic_after_sigterm;
 mod turn;
 mod window;
 mod workloads;
 
 pub use context::Context;
 pub use engine::{Engine, Parts};
-pub use input::{Inlet, Seen, wants};
+pub use input::{Inlet, Seen};
 pub use readings::{Readings, Unread};
 pub use registry::{ROWS, Row, row};
 pub use setting::{Options, Setting, Threshold};
 pub use workloads::Workloads;
 
 use crate::pipeline::source::{Draft, Note};
+use input::wants;
 
 /// One finding's conclusions. All calls come from one thread, in the order in
 /// which things were recorded.
@@ -50,8 +53,8 @@ pub trait Watcher: Send {
     /// A kill as it is read from the kernel, before it is named and recorded:
     /// for what has to be looked at while it is still there.
     fn early(&mut self, _draft: &Draft, _context: &mut Context<'_>) {}
-    /// An event that is named and in the journal; only those that [`wants`]
-    /// lets through.
+    /// An event that is named and in the journal; only those that
+    /// [`Inlet::wants`] lets through.
     fn seen(&mut self, _seen: &Seen, _context: &mut Context<'_>) {}
     /// A kernel record that is no event.
     fn note(&mut self, _note: &Note, _context: &mut Context<'_>) {}

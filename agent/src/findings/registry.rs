@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    Threshold, Watcher, accept_queue_full, connect_trouble, conntrack_trouble, cpu_starved,
-    dns_trouble, limit_drift, oom_autopsy, reclaim_stall, slow_cgroup_read, softirq_stall,
+    Threshold, Watcher, accept_queue_full, backend_imbalance, connect_trouble, conntrack_trouble,
+    cpu_starved, dns_trouble, limit_drift, oom_autopsy, reclaim_stall, slow_cgroup_read,
+    softirq_stall, traffic_after_sigterm,
 };
 
 /// One finding.
@@ -71,6 +72,16 @@ pub const ROWS: &[Row] = &[
         name: "dns_trouble",
         threshold: Threshold::Count(3),
         make: dns_trouble::watcher,
+    },
+    Row {
+        name: "backend_imbalance",
+        threshold: Threshold::Percent(90.0),
+        make: backend_imbalance::watcher,
+    },
+    Row {
+        name: "traffic_after_sigterm",
+        threshold: Threshold::Count(1),
+        make: traffic_after_sigterm::watcher,
     },
 ];
 

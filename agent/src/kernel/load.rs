@@ -39,7 +39,7 @@ pub struct Kernel {
     flows: Flows,
     translations: Translations,
     /// None once taken.
-    listeners: Option<Listeners>,
+    listeners: Option<Arc<Listeners>>,
     proc_root: PathBuf,
     /// Send and receive are counted at hooks.
     call_counts: bool,
@@ -97,13 +97,14 @@ impl Kernel {
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
         let translations = Translations::new(&mut ebpf)?;
-        let listeners = Some(Listeners::new(&mut ebpf)?);
+        let listeners = Arc::new(Listeners::new(&mut ebpf)?);
         let mut tables = Tables::take(&mut ebpf, facts)?;
         let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
         let statuses = PROBES
             .iter()
             .map(|p| bring_up(&mut attacher, facts, options, p))
             .collect::<Vec<ProbeStatus>>();
+        tables.listeners = Some(Arc::clone(&listeners));
         tables.keep(&statuses);
         let mut kernel = Self {
             attacher: Arc::new(Mutex::new(attacher)),
@@ -112,7 +113,7 @@ impl Kernel {
             stats,
             flows,
             translations,
-            listeners,
+            listeners: Some(listeners),
             proc_root: options.proc_root.clone(),
             call_counts: false,
             log: None,

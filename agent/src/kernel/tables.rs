@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, Weak},
+    sync::{Arc, Mutex, Weak},
 };
 
 use aya::Ebpf;
@@ -12,11 +12,13 @@ use culprit_proto::v1::ProbeStatus;
 use super::{
     Facts, KernelError,
     attach::Attacher,
+    listeners::Listeners,
     load::{lock, open_walk, run_through},
     questions::Questions,
     symbols::Symbols,
     work::WorkTable,
 };
+use crate::identity::Actor;
 
 /// What the findings read of the kernel side. Every part is optional: a probe
 /// that does not run has none. The default has nothing.
@@ -39,6 +41,8 @@ pub struct Tables {
     pub symbols: Symbols,
     /// Looks at every listener; None without the probe tcp_listen.
     pub look: Option<Look>,
+    /// Who listens where; None without a probe that keeps that.
+    pub(super) listeners: Option<Arc<Listeners>>,
 }
 
 impl Tables {
@@ -53,6 +57,7 @@ impl Tables {
             questions: Some(Questions::new(ebpf)?),
             symbols: Symbols::open(),
             look: None,
+            listeners: None,
         })
     }
 
@@ -67,6 +72,15 @@ impl Tables {
         self.runq.take_if(|_| !runs("runq"));
         self.dns.take_if(|_| !runs("dns"));
         self.questions.take_if(|_| !runs("dns"));
+        let kept = ["tcp_flow", "tcp_connect", "tcp_listen"];
+        self.listeners.take_if(|_| !kept.into_iter().any(runs));
+    }
+
+    /// TCP ports that are listened on in a network namespace, and by whom; None
+    /// when that is not known.
+    #[must_use]
+    pub fn ports(&self, netns: u32) -> Option<Vec<(u16, Actor)>> {
+        Some(self.listeners.as_ref()?.ports(netns))
     }
 }
 

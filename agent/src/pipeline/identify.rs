@@ -156,7 +156,7 @@ impl<R: Resolver> Identify<R> {
         };
         let encoded = event.encode_to_vec().into();
         let seq = self.journal.append(kind, event.time, encoded);
-        if findings::wants(&event) {
+        if self.findings.wants(&event) {
             self.findings.seen(findings::Seen {
                 event,
                 lane: kind.lane(),

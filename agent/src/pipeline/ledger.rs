@@ -60,7 +60,7 @@ pub fn probe_of(kind: EventKind) -> &'static str {
 /// The lane of a probe's events.
 pub(super) fn lane_of(probe: &str) -> Lane {
     // Probes without events of their own: the lane is that of their ring.
-    if matches!(probe, "cgroup" | "skb_drop" | "syn_retransmit") {
+    if matches!(probe, "cgroup" | "skb_drop" | "syn_retransmit" | "sigterm") {
         return Lane::Signal;
     }
     EventKind::ALL

@@ -11,7 +11,8 @@ use crate::identity::{
 };
 use crate::kernel::Tables;
 use crate::probes::{
-    cgroup_read::CgroupRead, holder::HolderSample, skb_drop::SkbDrop, syn_retransmit::SynRetransmit,
+    cgroup_read::CgroupRead, holder::HolderSample, sigterm::Sigterm, skb_drop::SkbDrop,
+    syn_retransmit::SynRetransmit,
 };
 
 /// Which identity of an event an actor becomes.
@@ -55,6 +56,8 @@ pub enum Note {
     SkbDrop(SkbDrop),
     /// A connect that is not answered.
     SynRetransmit(SynRetransmit),
+    /// A process that was asked to end.
+    Sigterm(Sigterm),
     /// Who holds a CPU on which something waits.
     Holder(HolderSample),
     /// A slow read of a cgroup file, or a long stretch of a flush.

@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub mod holder;
 mod icmp_echo;
 mod oom;
+pub mod sigterm;
 pub mod skb_drop;
 mod softirq;
 pub mod syn_retransmit;
@@ -84,6 +85,10 @@ impl Decoder {
             wire::KIND_SYN_RETRANSMIT => {
                 let note = syn_retransmit::note(&read(record, "syn_retransmit")?);
                 return Ok(Observation::Note(Box::new(Note::SynRetransmit(note))));
+            }
+            wire::KIND_SIGTERM => {
+                let note = sigterm::note(&read(record, "sigterm")?, clock);
+                return Ok(Observation::Note(Box::new(Note::Sigterm(note))));
             }
             wire::KIND_HOLDER => {
                 let sample = holder::note(&read(record, "holder")?, clock);

@@ -26,6 +26,8 @@ enum Load {
     Transfer(connect::Transfer),
     /// Connect many times and keep all open.
     Hold(connect::Hold),
+    /// Send small messages over connections that stay.
+    Requests(connect::Requests),
     /// Connect once and say how it ended.
     Attempt(connect::Attempt),
     /// Try to connect again and again.
@@ -80,6 +82,7 @@ fn main() -> Result<()> {
         Load::Deaf(options) => serve::deaf(options),
         Load::Transfer(options) => connect::transfer(options),
         Load::Hold(options) => connect::hold(options),
+        Load::Requests(options) => connect::requests(options),
         Load::Attempt(options) => connect::attempt(options),
         Load::Knock(options) => connect::knock(options),
         Load::Hand(options) => hand::hand(options),

@@ -210,3 +210,40 @@ pub fn knock(options: &Knock) -> Result<()> {
     }
     Ok(())
 }
+
+/// Options of `requests`: small messages over connections that stay.
+#[derive(clap::Args, Debug)]
+pub struct Requests {
+    /// Where to connect.
+    #[arg(long)]
+    pub to: SocketAddr,
+    /// From this address and port (0: any); what the kernel takes by default.
+    #[arg(long)]
+    pub from: Option<SocketAddr>,
+    /// How many connections.
+    #[arg(long, default_value_t = 1)]
+    pub connections: usize,
+    /// Messages on each, of ten bytes.
+    #[arg(long)]
+    pub each: u64,
+    /// Pause after a message on each, milliseconds.
+    #[arg(long, default_value_t = 100)]
+    pub interval_ms: u64,
+}
+
+/// Opens all, sends on each in turn, and prints how much.
+pub fn requests(options: &Requests) -> Result<()> {
+    let open = |n| {
+        connect(options.from, options.to)
+            .with_context(|| format!("connection {n} to {}", options.to))
+    };
+    let mut streams: Vec<TcpStream> = (0..options.connections).map(open).collect::<Result<_>>()?;
+    say(&json!({ "connected": streams.len() }))?;
+    for _ in 0..options.each {
+        for stream in &mut streams {
+            send_exactly(stream, 10)?;
+        }
+        std::thread::sleep(Duration::from_millis(options.interval_ms));
+    }
+    say(&json!({ "pid": std::process::id(), "each": options.each }))
+}

@@ -148,7 +148,7 @@ pub fn hand(options: &Hand) -> Result<()> {
 
 /// Sends, and ends.
 pub fn push(options: &Push) -> Result<()> {
-    let own = rustix::io::dup(rustix::stdio::stdin())?;
+    let own = std::io::stdin().as_fd().try_clone_to_owned()?;
     let connection = if options.passed { passed(&own)? } else { own };
     let mut stream = TcpStream::from(connection);
     send_exactly(&mut stream, options.send).map(drop)
@@ -195,7 +195,7 @@ pub fn accept(options: &Accept) -> Result<()> {
 
 /// Accepts on its standard input.
 pub fn take(options: &Take) -> Result<()> {
-    let listener = TcpListener::from(rustix::io::dup(rustix::stdio::stdin())?);
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     say(&one(&listener, options.receive)?)
 }
 

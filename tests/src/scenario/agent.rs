@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::tools::{PATIENCE, Tools};
 
 /// Every probe's name.
-pub const PROBES: [&str; 14] = [
+pub const PROBES: [&str; 15] = [
     "tcp_connect",
     "tcp_flow",
     "icmp_echo",
@@ -23,6 +23,7 @@ pub const PROBES: [&str; 14] = [
     "tcp_listen",
     "skb_drop",
     "syn_retransmit",
+    "sigterm",
     "nat",
     "holder",
     "cgroup_read",

@@ -19,7 +19,7 @@ pub enum World {
 }
 
 /// Every probe and its flavours, best first.
-pub const FLAVOURS: [(&str, &[&str]); 7] = [
+pub const FLAVOURS: [(&str, &[&str]); 8] = [
     ("tcp_connect", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_flow", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     (
@@ -30,6 +30,7 @@ pub const FLAVOURS: [(&str, &[&str]); 7] = [
     ("oom", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_listen", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("nat", &["kprobe", "tp_btf", "raw_tp"]),
+    ("sigterm", &["tp_btf", "raw_tp"]),
 ];
 
 impl World {

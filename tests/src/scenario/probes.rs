@@ -116,6 +116,11 @@ fn one_flavour(
             let expects = findings::accept_queue_full::flavour(tools, flavour, &agent)?;
             settle(agent, &expects, report, subject)?;
         }
+        "sigterm" => {
+            let agent = Agent::start_one(tools, probe, flavour, &[])?;
+            let expects = findings::traffic_after_sigterm::flavour(tools)?;
+            settle(agent, &expects, report, subject)?;
+        }
         other => bail!("no scenario for the probe {other}"),
     }
     Ok(())

@@ -23,14 +23,14 @@ pub(super) fn render(status: Option<&FindingsStatus>) -> String {
     } else {
         let _ = writeln!(
             out,
-            "\n{:<18} {:>10} {:>10} {:>10}",
+            "\n{:<21} {:>10} {:>10} {:>10}",
             "finding", "told", "repeats", "limited"
         );
     }
     for one in told {
         let _ = writeln!(
             out,
-            "{:<18} {:>10} {:>10} {:>10}",
+            "{:<21} {:>10} {:>10} {:>10}",
             clip(&one.name),
             one.raised,
             one.repeats,
@@ -123,8 +123,8 @@ mod tests {
             render(Some(&status)),
             snapbox::str![[r#"
 
-finding                  told    repeats    limited
-oom_autopsy                 2          4          0
+finding                     told    repeats    limited
+oom_autopsy                    2          4          0
 7 events came too fast for the findings to look at
 3 times a workload had no statistics because there were too many
 

@@ -11,6 +11,7 @@ mod nat;
 mod oom;
 mod reclaim;
 mod runq;
+mod sigterm;
 mod skb_drop;
 mod softirq;
 mod syn_retransmit;
@@ -204,6 +205,7 @@ pub const PROBES: &[Probe] = &[
     dns::PROBE,
     syn_retransmit::PROBE,
     nat::PROBE,
+    sigterm::PROBE,
 ];
 
 impl Probe {

@@ -4,7 +4,7 @@
 use culprit_agent_ebpf::wire;
 
 /// Each kind of record with its length.
-pub(crate) const KINDS: [(u32, usize); 12] = [
+pub(crate) const KINDS: [(u32, usize); 13] = [
     (wire::KIND_TCP_CONNECT, size_of::<wire::tcp::TcpConnect>()),
     (wire::KIND_TCP_FLOW, size_of::<wire::tcp::TcpFlow>()),
     (wire::KIND_ICMP_ECHO, size_of::<wire::icmp_echo::IcmpEcho>()),
@@ -26,6 +26,7 @@ pub(crate) const KINDS: [(u32, usize); 12] = [
         wire::KIND_SYN_RETRANSMIT,
         size_of::<wire::tcp::SynRetransmit>(),
     ),
+    (wire::KIND_SIGTERM, size_of::<wire::sigterm::Sigterm>()),
 ];
 
 /// Bytes as a record, and as each kind of record.

@@ -2,6 +2,7 @@
 //! silence while nothing is wrong.
 
 pub(super) mod accept_queue_full;
+mod backend_imbalance;
 mod connect_trouble;
 mod conntrack_trouble;
 mod cpu_starved;
@@ -11,6 +12,7 @@ mod oom_autopsy;
 mod reclaim_stall;
 mod slow_cgroup_read;
 mod softirq_stall;
+pub(super) mod traffic_after_sigterm;
 
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use super::tools::Tools;
 
 type Case = fn(&Tools, Subject<'_>, &mut Report) -> Result<()>;
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 12] = [
     ("softirq_stall", softirq_stall::run),
     ("slow_cgroup_read", slow_cgroup_read::run),
     ("oom_autopsy", oom_autopsy::run),
@@ -35,6 +37,8 @@ const CASES: [(&str, Case); 10] = [
     ("connect_trouble", connect_trouble::run),
     ("conntrack_trouble", conntrack_trouble::run),
     ("dns_trouble", dns_trouble::run),
+    ("backend_imbalance", backend_imbalance::run),
+    ("traffic_after_sigterm", traffic_after_sigterm::run),
 ];
 
 /// Runs all, or only this one.
