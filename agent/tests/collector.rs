@@ -156,7 +156,8 @@ fn with_spool(
         intervals: plain.intervals,
         identity_wait: plain.identity_wait,
         findings: None,
-        proc_root: std::path::PathBuf::from("/proc"),
+        // No node: its addresses would be an event as well.
+        proc_root: std::path::PathBuf::from("/nowhere"),
         cgroup_root: std::path::PathBuf::from("/sys/fs/cgroup"),
         recorder_file: None,
     }

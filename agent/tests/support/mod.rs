@@ -272,7 +272,8 @@ pub fn options() -> Options<NoDisk> {
         },
         identity_wait: long,
         findings: None,
-        proc_root: std::path::PathBuf::from("/proc"),
+        // No node: its addresses would be an event as well.
+        proc_root: std::path::PathBuf::from("/nowhere"),
         cgroup_root: std::path::PathBuf::from("/sys/fs/cgroup"),
         recorder_file: None,
     }
