@@ -50,6 +50,11 @@ pub static STATS: PerCpuArray<ProbeStats> = PerCpuArray::with_max_entries(PROBES
 /// does not fit is counted. Set at load.
 #[map]
 pub static SOCKS: HashMap<u64, SockState> = HashMap::with_max_entries(32768, 0);
+/// Ends of connections that found no room in SOCKS, by memory cgroup of who
+/// connected or listens. Row 0 has those of whom that is not known, and of the
+/// workloads that find no room here.
+#[map]
+pub static UNTRACKED: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
 /// Who listens where.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8192, 0);

@@ -21,7 +21,7 @@ use super::{nat, tcp_connect, tcp_flow, tcp_listen};
 use crate::{
     account::{self, add},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
-    maps::{CALLS, LISTENERS, SOCKS},
+    maps::{CALLS, LISTENERS, SOCKS, UNTRACKED},
 };
 
 pub(super) const AF_INET: u16 = 2;
@@ -168,8 +168,27 @@ pub(super) fn new_state(sk: Ptr) -> Option<*mut SockState> {
     SOCKS.get_ptr_mut(key)
 }
 
+/// An end of a connection of this memory cgroup's that is not tracked.
+#[inline(always)]
+fn untracked(cgroup: u64) {
+    // Lost to another CPU is as good as done.
+    let _ = UNTRACKED.insert(cgroup, &0, 1);
+    let row = match UNTRACKED.get_ptr_mut(cgroup) {
+        Some(row) => Some(row),
+        None => {
+            let _ = UNTRACKED.insert(0, &0, 1);
+            UNTRACKED.get_ptr_mut(0)
+        }
+    };
+    if let Some(row) = row {
+        // SAFETY: a live map value.
+        unsafe { add(row, 1) };
+    }
+}
+
 #[inline(always)]
 fn count_no_room() {
+    untracked(kernel::current_memory_cgroup());
     if have(HAVE_CONNECT) {
         account::dropped_map(PROBE_TCP_CONNECT);
     }
@@ -218,7 +237,16 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
                 if have(HAVE_FLOW) {
                     account::dropped_map(PROBE_TCP_FLOW);
                 }
-                return;
+                let key = ListenerKey {
+                    netns: kernel::sock_netns::<M>(sk),
+                    port: local_port::<M>(sk),
+                    pad: 0,
+                };
+                return untracked(match LISTENERS.get_ptr(key) {
+                    // SAFETY: a live map value.
+                    Some(listener) => unsafe { (*listener).owner.cgroup_memory },
+                    None => 0,
+                });
             };
             // SAFETY: a live map value.
             unsafe {
@@ -398,6 +426,8 @@ pub(super) fn found<M: Mem>(
 ) -> Option<*mut SockState> {
     let Some(state) = new_state(sk) else {
         account::dropped_map(PROBE_TCP_FLOW);
+        // By a walk: whose it is would be asked of the wrong task.
+        untracked(0);
         return None;
     };
     // SAFETY: a live map value; sk is a TCP socket.

@@ -19,7 +19,7 @@ use super::input::Input;
 use super::reclaimed::Reclaimed;
 use super::{Context, Inlet, Options, ROWS, Readings, Seen, Watcher, Workloads};
 use crate::journal::Journal;
-use crate::kernel::Tables;
+use crate::kernel::{Tables, Untracked};
 use crate::pipeline::host::Host;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::source::Resolver;
@@ -264,6 +264,12 @@ impl Work {
         let mut workloads = Workloads::default();
         for watcher in &mut self.watchers {
             watcher.stats(&mut workloads);
+        }
+        let untracked = self.parts.tables.untracked.as_ref();
+        for (cgroup, count) in untracked.map(Untracked::rows).unwrap_or_default() {
+            if let Some(row) = workloads.of(cgroup) {
+                row.untracked_connections = count;
+            }
         }
         let (now, left_out) = workloads.into_parts();
         self.workloads_left_out += left_out;

@@ -19,6 +19,7 @@ mod source;
 mod stats;
 mod symbols;
 mod tables;
+mod untracked;
 mod work;
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
@@ -33,6 +34,7 @@ pub use ring::RingReader;
 pub use stats::ProgramCost;
 pub use symbols::Symbols;
 pub use tables::Tables;
+pub use untracked::Untracked;
 pub use work::WorkTable;
 
 /// What to do with a probe.

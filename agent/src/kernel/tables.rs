@@ -16,6 +16,7 @@ use super::{
     load::{lock, open_walk, run_through},
     questions::Questions,
     symbols::Symbols,
+    untracked::Untracked,
     work::WorkTable,
 };
 use crate::identity::Actor;
@@ -35,6 +36,8 @@ pub struct Tables {
     pub runq: Option<WorkTable>,
     /// See `cgroup_reads`.
     pub dns: Option<WorkTable>,
+    /// Ends of connections without room in the table of sockets, by workload.
+    pub untracked: Option<Untracked>,
     /// Questions without an answer; None without the probe dns.
     pub questions: Option<Questions>,
     /// Names of kernel addresses.
@@ -54,6 +57,7 @@ impl Tables {
             reclaim: Some(WorkTable::reclaim(ebpf)?),
             runq: Some(WorkTable::one(ebpf, "RUNQ_WORK")?),
             dns: Some(WorkTable::one(ebpf, "DNS_WORK")?),
+            untracked: Some(Untracked::new(ebpf)?),
             questions: Some(Questions::new(ebpf)?),
             symbols: Symbols::open(),
             look: None,

@@ -19,6 +19,7 @@ pub mod report;
 pub mod rights;
 pub mod softirq;
 pub mod stream;
+pub mod table_full;
 pub mod tcp_connect;
 pub mod tcp_flow;
 pub mod tools;

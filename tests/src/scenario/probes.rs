@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, icmp, nat, oom, owners, softirq, tcp_connect, tcp_flow};
+use super::{findings, icmp, nat, oom, owners, softirq, table_full, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -90,6 +90,12 @@ fn one_flavour(
             let accept = matches!(flavour, "fentry" | "kprobe");
             let expects = owners::run(tools, accept)?;
             settle(agent, &expects, report, subject)?;
+            let rows = table_full::ROWS.to_string();
+            let small = ["--sockets", &rows, "--stats-interval", "1s"];
+            let agent = Agent::start_one(tools, probe, flavour, &small)?;
+            let (expects, cgroups) = table_full::run(tools)?;
+            settle(agent, &expects, report, subject)?;
+            drop(cgroups);
         }
         "icmp_echo" => {
             let pair = Pair::new()?;
