@@ -8,7 +8,7 @@ use aya_ebpf::{
 use culprit_agent_ebpf::wire::{
     cgroup_read::{FlushNow, ReadNow, ReadWork},
     config::Config,
-    dns::{DnsKey, DnsNow},
+    dns::{DnsKey, DnsName, DnsNameKey, DnsNow},
     fields::KernelFields,
     holder::HolderNow,
     icmp_echo::{IcmpPending, IcmpRate, IcmpSource},
@@ -137,6 +137,10 @@ pub static RUNQ_WORK: HashMap<u64, RunqWork> = HashMap::with_max_entries(2048, 0
 /// Questions without an answer.
 #[map]
 pub static DNS_NOW: HashMap<DnsKey, DnsNow> = HashMap::with_max_entries(4096, 0);
+/// By which name a workload last looked an address up. LRU: a cache; what was thrown out
+/// is an address without a name.
+#[map]
+pub static DNS_NAMES: LruHashMap<DnsNameKey, DnsName> = LruHashMap::with_max_entries(16384, 0);
 /// Answered lookups by memory cgroup of who asked.
 #[map]
 pub static DNS_WORK: HashMap<u64, Work> = HashMap::with_max_entries(1024, 0);

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use culprit_agent_ebpf::wire::{
     KIND_DNS, Task,
     config::HAVE_PROBE_READ,
-    dns::{DnsAnswer, DnsKey, DnsNow, QUESTION},
+    dns::{DnsAnswer, DnsKey, DnsName, DnsNameKey, DnsNow, QUESTION},
     stats::PROBE_DNS,
 };
 
@@ -25,7 +25,7 @@ use super::work;
 use crate::{
     account::{self, Wake, emit},
     kernel::{self, Direct, Mem, Probed, Ptr, have, load},
-    maps::{DNS_NOW, DNS_WORK, RING_SIGNAL},
+    maps::{DNS_NAMES, DNS_NOW, DNS_WORK, RING_SIGNAL},
 };
 
 const IPV4: u16 = 0x0800u16.to_be();
@@ -49,10 +49,14 @@ static EMPTY: DnsNow = DnsNow {
     again_ns: 0,
     retries: 0,
     family: 0,
-    question_bytes: 0,
-    netns: 0,
     pad: 0,
-    question: [0; QUESTION],
+    netns: 0,
+    pad2: 0,
+    name: DnsName {
+        question: [0; QUESTION],
+        question_bytes: 0,
+        pad: [0; 6],
+    },
 };
 
 /// Reads packet bytes; zero where they cannot be read, which is no DNS.
@@ -225,14 +229,14 @@ fn out<M: Mem>(skb: Ptr) {
         // Zero bytes is not what the verifier takes.
         let bytes = (bytes & 0x7f) as u32;
         if dns.readable && bytes > 0 && bytes <= QUESTION as u32 {
-            (*row).question_bytes = bytes as u16;
+            (*row).name.question_bytes = bytes as u16;
             let done = generated::bpf_probe_read_kernel(
-                (&raw mut (*row).question).cast(),
+                (&raw mut (*row).name.question).cast(),
                 bytes,
                 (dns.message + HEADER) as *const _,
             );
             if done != 0 {
-                (*row).question_bytes = 0;
+                (*row).name.question_bytes = 0;
             }
         }
     }
@@ -267,6 +271,9 @@ fn arrived<M: Mem>(skb: Ptr) {
         )
     };
     work::add_to(&DNS_WORK, PROBE_DNS, workload, latency);
+    if rcode == 0 && dns.readable && dns.protocol == UDP {
+        names(&dns, row, workload);
+    }
     // No such name is an answer, and usual with search lists.
     let failed = rcode >= SERVFAIL && rcode != NXDOMAIN;
     if failed || retries > 0 || latency >= SLOW_NS {
@@ -280,7 +287,7 @@ fn arrived<M: Mem>(skb: Ptr) {
                 unsafe {
                     let to = (&raw mut (*out).now).cast::<u64>();
                     let from = row.cast::<u64>();
-                    for word in 0..21 {
+                    for word in 0..22 {
                         to.add(word).write(from.add(word).read());
                     }
                     (*out).latency_ns = latency;
@@ -295,6 +302,77 @@ fn arrived<M: Mem>(skb: Ptr) {
         );
     }
     let _ = DNS_NOW.remove(key);
+}
+
+/// Labels of a question's name, and records of an answer, that are looked at.
+const LABELS: u32 = 32;
+const RECORDS: u32 = 16;
+const A: u16 = 1u16.to_be();
+const AAAA: u16 = 28u16.to_be();
+/// The two bits of a name that is a pointer to another one, RFC 1035 4.1.4.
+const POINTER: u8 = 0xc0;
+
+/// Notes by which name the addresses of an answer were looked up. Every name server
+/// compresses names: a record whose name is none but a pointer ends the look.
+#[inline(always)]
+fn names(dns: &Dns, row: *const DnsNow, workload: u64) {
+    let end = dns.message + dns.length;
+    let Some(records) = packet::<u16>(dns.message + 6) else {
+        return;
+    };
+    let records = u32::from(u16::from_be(records));
+    let mut at = dns.message + HEADER;
+    let mut over = false;
+    for _ in 0..LABELS {
+        let Some(length) = packet::<u8>(at) else {
+            return;
+        };
+        at += 1 + u64::from(length);
+        if length == 0 {
+            over = true;
+            break;
+        }
+        if length & POINTER != 0 {
+            return;
+        }
+    }
+    if !over {
+        return;
+    }
+    // Type and class of the question.
+    at += 4;
+    for n in 0..RECORDS {
+        // Name, type, class, time to live, length.
+        if n >= records || at + 12 > end {
+            return;
+        }
+        let Some(head) = packet::<[u8; 12]>(at) else {
+            return;
+        };
+        if head[0] & POINTER != POINTER {
+            return;
+        }
+        let kind = u16::from_ne_bytes([head[2], head[3]]);
+        let length = u64::from(u16::from_be_bytes([head[10], head[11]]));
+        at += 12;
+        if at + length > end {
+            return;
+        }
+        let mut key = DnsNameKey {
+            workload,
+            address: [0; 16],
+        };
+        let found = match (kind, length) {
+            (A, 4) => packet::<[u8; 4]>(at).map(|ip| key.address[..4].copy_from_slice(&ip)),
+            (AAAA, 16) => packet::<[u8; 16]>(at).map(|ip| key.address = ip),
+            _ => None,
+        };
+        if found.is_some() {
+            // SAFETY: a live map value.
+            let _ = DNS_NAMES.insert(key, unsafe { &(*row).name }, 0);
+        }
+        at += length;
+    }
 }
 
 #[btf_tracepoint(function = "net_dev_queue")]

@@ -20,8 +20,30 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// What was asked for. Value of the map DNS_NAMES: by which name a workload last
+    /// looked an address up.
+    pub struct DnsName (72) {
+        /// The question section from its first byte, cut.
+        pub question: [u8; QUESTION],
+        /// Bytes in `question`.
+        pub question_bytes: u16,
+        pub pad: [u8; 6],
+    }
+}
+
+wire_struct! {
+    /// Key of the map DNS_NAMES.
+    pub struct DnsNameKey (24) {
+        /// kernfs id of the memory cgroup of who asked.
+        pub workload: u64,
+        /// IPv4 uses the first 4 bytes.
+        pub address: [u8; 16],
+    }
+}
+
+wire_struct! {
     /// Value of DNS_NOW.
-    pub struct DnsNow (168) {
+    pub struct DnsNow (176) {
         pub task: Task,
         pub server: [u8; 16],
         /// First time it was asked.
@@ -32,18 +54,16 @@ wire_struct! {
         pub retries: u32,
         /// AF_INET or AF_INET6.
         pub family: u16,
-        /// Bytes in `question`.
-        pub question_bytes: u16,
+        pub pad: u16,
         pub netns: u32,
-        pub pad: u32,
-        /// The question section from its first byte, cut.
-        pub question: [u8; QUESTION],
+        pub pad2: u32,
+        pub name: DnsName,
     }
 }
 
 wire_struct! {
     /// KIND_DNS: an answer that is late, says no, or came after a retry.
-    pub struct DnsAnswer (216) {
+    pub struct DnsAnswer (224) {
         pub header: Header,
         pub now: DnsNow,
         pub latency_ns: u64,

@@ -18,6 +18,7 @@ use super::{
     flows::Flows,
     listeners::Listeners,
     log::KernelLog,
+    names::LookedUp,
     nat::Translations,
     object::{open, system_btf},
     plan::{self, PROBES},
@@ -25,7 +26,7 @@ use super::{
     tables::{Look, Tables},
 };
 use crate::{
-    pipeline::source::{Draft, Listening},
+    pipeline::source::{Draft, Listening, Names},
     probes::Decoder,
 };
 
@@ -38,6 +39,8 @@ pub struct Kernel {
     stats: Stats,
     flows: Flows,
     translations: Translations,
+    /// None once taken.
+    names: Option<LookedUp>,
     /// None once taken.
     listeners: Option<Arc<Listeners>>,
     proc_root: PathBuf,
@@ -97,6 +100,7 @@ impl Kernel {
         let stats = Stats::new(&mut ebpf)?;
         let flows = Flows::new(&mut ebpf)?;
         let translations = Translations::new(&mut ebpf)?;
+        let names = Some(LookedUp::new(&mut ebpf)?);
         let listeners = Arc::new(Listeners::new(&mut ebpf)?);
         let mut tables = Tables::take(&mut ebpf, facts)?;
         let mut attacher = Attacher::new(ebpf, system_btf()?, options.holder_period_ns());
@@ -113,6 +117,7 @@ impl Kernel {
             stats,
             flows,
             translations,
+            names,
             listeners: Some(listeners),
             proc_root: options.proc_root.clone(),
             call_counts: false,
@@ -153,6 +158,13 @@ impl Kernel {
             .take()
             .filter(|_| kept)
             .map(|it| Box::new(it) as _)
+    }
+
+    /// By which names addresses were looked up, for a thread of its own; None the
+    /// second time, and without the probe dns.
+    pub fn take_names(&mut self) -> Option<Box<dyn Names>> {
+        let on = self.is_on("dns");
+        self.names.take().filter(|_| on).map(|it| Box::new(it) as _)
     }
 
     /// The kernel side's accounting, by probe.

@@ -10,6 +10,7 @@ mod flows;
 mod listeners;
 mod load;
 mod log;
+mod names;
 mod nat;
 mod object;
 pub mod plan;

@@ -6,7 +6,7 @@ use culprit_proto::v1::{NodeStats, ProbeCounters, ProbeStatus};
 
 use super::{Kernel, RingReader, Tables, log::KernelLog};
 use crate::{
-    pipeline::source::{BadRecord, Draft, Listening, Observation, Reader, Source},
+    pipeline::source::{BadRecord, Draft, Listening, Names, Observation, Reader, Source},
     probes::Decoder,
 };
 
@@ -93,6 +93,10 @@ impl Source for Kernel {
 
     fn take_listening(&mut self) -> Option<Box<dyn Listening>> {
         Self::take_listening(self)
+    }
+
+    fn take_names(&mut self) -> Option<Box<dyn Names>> {
+        Self::take_names(self)
     }
 
     fn detach(&mut self) {

@@ -163,7 +163,7 @@ impl Agent {
         let inlet = findings.as_ref().map(Engine::inlet).unwrap_or_default();
         let (intake, inbox) = intake::channels(Arc::clone(&ledger), inlet.clone());
         let stage = Identify {
-            peers: Peers::new(Arc::clone(&resolver) as _, host),
+            peers: Peers::new(Arc::clone(&resolver) as _, host, source.take_names()),
             resolver,
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),

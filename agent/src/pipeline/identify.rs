@@ -150,6 +150,9 @@ impl<R: Resolver> Identify<R> {
             self.place(&mut event, *slot, actor, identity);
         }
         self.peers.name(&mut event);
+        if let Some((_, actor)) = actors.iter().find(|(slot, _)| *slot == Slot::Who) {
+            self.peers.look_up(&mut event, actor.cgroup_memory);
+        }
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
             return;

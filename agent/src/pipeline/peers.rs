@@ -9,7 +9,7 @@ use std::sync::Arc;
 use culprit_proto::v1::{Endpoint, Event, Identity, event::Kind, tcp_connect, tcp_flow};
 
 use super::host::{Host, far};
-use super::source::Resolver;
+use super::source::{Names, Resolver};
 
 /// Clients from the node's own addresses that are remembered; the oldest goes.
 const MAX_CALLERS: usize = 4096;
@@ -18,16 +18,23 @@ const MAX_CALLERS: usize = 4096;
 pub struct Peers {
     resolver: Arc<dyn Resolver>,
     host: Arc<Host>,
+    names: Option<Box<dyn Names>>,
     callers: Callers,
 }
 
 impl Peers {
-    /// Names by what the resolver knows of pods and `host` of the node.
+    /// Names by what the resolver knows of pods, `host` of the node and `names` of
+    /// DNS.
     #[must_use]
-    pub fn new(resolver: Arc<dyn Resolver>, host: Arc<Host>) -> Self {
+    pub fn new(
+        resolver: Arc<dyn Resolver>,
+        host: Arc<Host>,
+        names: Option<Box<dyn Names>>,
+    ) -> Self {
         Self {
             resolver,
             host,
+            names,
             callers: Callers::default(),
         }
     }
@@ -67,6 +74,24 @@ impl Peers {
                 self.host.listener(who.netns, port, &*self.resolver)
             }
             None => None,
+        }
+    }
+
+    /// Puts the name by which `workload` (its memory cgroup) looked the remote
+    /// address up into an event of a connection.
+    pub fn look_up(&self, event: &mut Event, workload: u64) {
+        let (remote, name) = match &mut event.kind {
+            Some(Kind::TcpConnect(one)) => (&one.remote, &mut one.remote_name),
+            Some(Kind::TcpFlow(one)) if one.role() == tcp_flow::Role::Client => {
+                (&one.remote, &mut one.remote_name)
+            }
+            _ => return,
+        };
+        let ip = remote.as_ref().and_then(Endpoint::addr);
+        if let (Some(names), Some(ip)) = (&self.names, ip)
+            && let Some(found) = names.name(workload, ip)
+        {
+            *name = found;
         }
     }
 

@@ -97,6 +97,11 @@ pub trait Source: Send + 'static {
     fn take_listening(&mut self) -> Option<Box<dyn Listening>> {
         None
     }
+    /// By which names addresses were looked up; `None` the second time, and from a
+    /// source that does not know.
+    fn take_names(&mut self) -> Option<Box<dyn Names>> {
+        None
+    }
     /// Takes the probes off the kernel; counters can still be read.
     fn detach(&mut self);
 }
@@ -120,6 +125,13 @@ pub trait Listening: Send + Sync + 'static {
     fn ports(&self, netns: u32) -> Vec<(u16, Actor)>;
     /// Who listens on this one now.
     fn owner(&self, netns: u32, port: u16) -> Option<Actor>;
+}
+
+/// By which names addresses were looked up.
+pub trait Names: Send + 'static {
+    /// The name by which a workload (kernfs id of its memory cgroup) last looked the
+    /// address up.
+    fn name(&self, workload: u64, ip: IpAddr) -> Option<String>;
 }
 
 /// Who did it.

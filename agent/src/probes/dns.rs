@@ -34,9 +34,21 @@ fn question(bytes: &[u8]) -> (String, u32, bool) {
     (name, 0, true)
 }
 
+fn asked(name: &wire::DnsName) -> (String, u32, bool) {
+    let bytes = usize::from(name.question_bytes).min(wire::QUESTION);
+    question(&name.question[..bytes])
+}
+
+/// The name alone; cut ones end in an ellipsis.
+pub(crate) fn name(name: &wire::DnsName) -> String {
+    match asked(name) {
+        (name, _, true) if !name.is_empty() => name + "…",
+        (name, ..) => name,
+    }
+}
+
 fn lookup(now: &wire::DnsNow, protocol: u8) -> DnsLookup {
-    let bytes = usize::from(now.question_bytes).min(wire::QUESTION);
-    let (name, query_type, cut) = question(&now.question[..bytes]);
+    let (name, query_type, cut) = asked(&now.name);
     let transport = if protocol == 6 {
         Transport::Tcp
     } else {

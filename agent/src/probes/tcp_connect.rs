@@ -36,6 +36,8 @@ pub(super) fn event(record: &wire::TcpConnect, clock: &Clock) -> Draft {
         remote_nat: who::remote_nat(&record.nat),
         local_nat: who::local_nat(&record.nat),
         family: who::family(&record.tuple) as i32,
+        // Filled in with the identities.
+        remote_name: String::new(),
     };
     Draft {
         event: super::event(&record.header, clock, Kind::TcpConnect(kind)),

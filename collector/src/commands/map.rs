@@ -204,6 +204,10 @@ fn told(node: &str, event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &En
     let peer = name(event.peer.as_ref());
     let named = peer.is_some();
     let peer = peer.or_else(|| node_name(event.peer.as_ref()?, node));
+    let peer = peer.or_else(|| match flow.remote_name.as_str() {
+        "" => None,
+        name => Some(text::clip(name).into_owned()),
+    });
     let peer = peer.unwrap_or_else(|| {
         // A client's port says nothing.
         let port = if flow.role() == Role::Server {

@@ -91,10 +91,14 @@ pub(super) fn end(endpoint: Option<&Endpoint>) -> String {
 }
 
 /// The other end as it was named, and what is really there where that differs.
-fn far_end(named: Option<&Endpoint>, real: Option<&Endpoint>) -> String {
+fn far_end(named: Option<&Endpoint>, real: Option<&Endpoint>, name: &str) -> String {
+    let name = match name {
+        "" => String::new(),
+        name => format!("{} ", clip(name)),
+    };
     match real {
-        Some(real) if Some(real) != named => format!("{} ({real})", end(named)),
-        _ => end(named),
+        Some(real) if Some(real) != named => format!("{name}{} ({real})", end(named)),
+        _ => name + &end(named),
     }
 }
 
@@ -110,7 +114,7 @@ fn connect(e: &TcpConnect) -> String {
     let mut text = format!(
         "{} -> {} {}",
         end(e.local.as_ref()),
-        far_end(e.remote.as_ref(), e.remote_nat.as_ref()),
+        far_end(e.remote.as_ref(), e.remote_nat.as_ref(), &e.remote_name),
         enum_text::<tcp_connect::Outcome>(e.outcome)
     );
     if e.latency_ns > 0 {
@@ -143,7 +147,7 @@ fn flow(e: &TcpFlow) -> String {
     let mut text = format!(
         "{} {arrow} {} ",
         end(e.local.as_ref()),
-        far_end(e.remote.as_ref(), e.remote_nat.as_ref())
+        far_end(e.remote.as_ref(), e.remote_nat.as_ref(), &e.remote_name)
     );
     if e.state() == tcp_flow::State::Closed {
         let reason = enum_text::<tcp_flow::CloseReason>(e.close_reason);

@@ -30,7 +30,8 @@ pub struct Ask {
     #[arg(long)]
     pub server: SocketAddr,
     /// What to ask for. The server goes by its beginning: `lost` (the first AAAA
-    /// query is dropped), `never`, `fail`, `slow`; all others are answered.
+    /// query is dropped), `never`, `fail`, `slow`; all others are answered, `ip-10-0-0-1` with
+    /// that address.
     #[arg(long)]
     pub name: String,
     /// One A query over TCP.
@@ -81,7 +82,21 @@ fn reply(query: &[u8], first: bool) -> Option<Vec<u8>> {
     } else {
         0
     };
-    Some(answer(query, rcode))
+    let mut answer = answer(query, rcode);
+    if kind == A
+        && let Some(ip) = address(&label)
+    {
+        // One record: its name is the question's, IN, one minute.
+        answer[7] = 1;
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend_from_slice(&ip.octets());
+    }
+    Some(answer)
+}
+
+/// `ip-10-211-7-2` is a name of 10.211.7.2.
+fn address(label: &str) -> Option<std::net::Ipv4Addr> {
+    label.strip_prefix("ip-")?.replace('-', ".").parse().ok()
 }
 
 /// Serves until standard input ends.

@@ -19,7 +19,7 @@ pub enum World {
 }
 
 /// Every probe and its flavours, best first.
-pub const FLAVOURS: [(&str, &[&str]); 8] = [
+pub const FLAVOURS: [(&str, &[&str]); 9] = [
     ("tcp_connect", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_flow", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     (
@@ -30,6 +30,7 @@ pub const FLAVOURS: [(&str, &[&str]); 8] = [
     ("oom", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("tcp_listen", &["fentry", "kprobe", "tp_btf", "raw_tp"]),
     ("nat", &["kprobe", "tp_btf", "raw_tp"]),
+    ("dns", &["tp_btf", "raw_tp"]),
     ("sigterm", &["tp_btf", "raw_tp"]),
 ];
 
@@ -53,7 +54,7 @@ impl World {
 
     /// Whether the probe has no flavour in this world.
     pub fn lacks(self, probe: &str) -> bool {
-        self == Self::Confidential && probe == "nat"
+        self == Self::Confidential && matches!(probe, "nat" | "dns")
     }
 
     /// Must this flavour run in this world? `None`: not known.
@@ -62,7 +63,7 @@ impl World {
             Self::Full => Some(true),
             Self::Confidential => Some(match (probe, flavour) {
                 // It follows an integer, which typed pointers cannot.
-                ("nat", _) => false,
+                ("nat" | "dns", _) => false,
                 // Only the reply path hands the packet out as typed fields.
                 ("icmp_echo", flavour) => flavour == "fentry_reply",
                 (_, "fentry" | "tp_btf") => true,

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod icmp;
 pub mod load;
 pub mod matrix;
+pub mod names;
 pub mod nat;
 pub mod oom;
 pub mod owners;

@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, icmp, nat, oom, owners, softirq, table_full, tcp_connect, tcp_flow};
+use super::{findings, icmp, names, nat, oom, owners, softirq, table_full, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -107,6 +107,14 @@ fn one_flavour(
         "oom" => {
             let agent = Agent::start_one(tools, probe, flavour, &[])?;
             let (expects, cgroups) = oom::run(tools)?;
+            settle(agent, &expects, report, subject)?;
+            drop(cgroups);
+        }
+        "dns" => {
+            let pair = Pair::new()?;
+            let wanted = format!("dns={flavour}");
+            let agent = Agent::start(tools, "agent-names", &["--probe", &wanted])?;
+            let (expects, cgroups) = names::run(tools, &pair, &agent)?;
             settle(agent, &expects, report, subject)?;
             drop(cgroups);
         }

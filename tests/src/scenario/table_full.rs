@@ -23,7 +23,7 @@ pub type Workloads = [Cgroup; 2];
 pub fn run(tools: &Tools) -> Result<(Vec<Expect>, Workloads)> {
     let memory = Memory::find()?;
     let own = std::process::id();
-    let cgroup = |what: &str| Cgroup::new(&memory, &format!("/culprit-full-{own}/{what}"));
+    let cgroup = |what: &str| Cgroup::new(&memory, &format!("/culprit-full-{own}-{what}"));
     let [client, server] = [cgroup("client")?, cgroup("server")?];
     let count = CONNECTIONS.to_string();
     let enter = |cgroup: &Cgroup| cgroup.directory.display().to_string();

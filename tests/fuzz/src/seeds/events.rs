@@ -78,6 +78,7 @@ fn kind(of: EventKind) -> Kind {
     match of {
         EventKind::TcpConnect => Kind::TcpConnect(TcpConnect {
             family: Family::Inet.into(),
+            remote_name: "cart.shop.svc".to_owned(),
             local: end([10, 0, 0, 5], 41234),
             remote: end([10, 0, 0, 9], 5432),
             outcome: tcp_connect::Outcome::Refused.into(),
