@@ -5,7 +5,7 @@ mod needs;
 mod rust;
 
 use anyhow::{Result, bail};
-pub(crate) use needs::{containerd_1_7, schemas_python};
+pub(crate) use needs::{CONTAINERDS, schemas_python};
 
 /// What `setup` can be asked.
 #[derive(clap::Args, Default)]

@@ -61,11 +61,11 @@ pub(super) const NEEDS: &[Need] = &[
         kind: Kind::Packages(&["containerd", "runc", "containernetworking-plugins"]),
     },
     Need {
-        what: "containerd 1.7",
-        why: "the containerd tests run with a second version; unpacked into the cache directory, not installed",
+        what: "containerd 1.7 and 2",
+        why: "the containerd tests run with these too; unpacked into the cache directory, not installed",
         kind: Kind::Other {
-            present: || containerd_1_7().is_file(),
-            install: install_containerd_1_7,
+            present: || CONTAINERDS.iter().all(|one| one.program().is_file()),
+            install: || CONTAINERDS.iter().try_for_each(Containerd::install),
         },
     },
     Need {
@@ -87,18 +87,45 @@ pub(super) const NEEDS: &[Need] = &[
     },
 ];
 
-/// Where setup puts the second containerd.
-pub(crate) fn containerd_1_7() -> PathBuf {
-    paths::cache().join("containerd-1.7/usr/bin/containerd")
+/// A containerd beside the installed one.
+pub(crate) struct Containerd {
+    /// Its version begins so.
+    pub(crate) version: &'static str,
+    /// The suite of Debian that has it.
+    suite: &'static str,
 }
 
-fn install_containerd_1_7() -> Result<()> {
-    let suite = vm::debian::Suite::new("trixie")?;
-    suite.update()?;
-    suite.unpack(
-        &["containerd".to_owned()],
-        &paths::cache().join("containerd-1.7"),
-    )
+/// Those that the tests run with.
+pub(crate) const CONTAINERDS: [Containerd; 2] = [
+    Containerd {
+        version: "1.7",
+        suite: "trixie",
+    },
+    Containerd {
+        version: "2.",
+        suite: "sid",
+    },
+];
+
+impl Containerd {
+    fn dir(&self) -> PathBuf {
+        let version = self.version.trim_end_matches('.');
+        paths::cache().join(format!("containerd-{version}"))
+    }
+
+    /// Where setup puts it.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.dir().join("usr/bin/containerd")
+    }
+
+    fn install(&self) -> Result<()> {
+        if self.program().is_file() {
+            return Ok(());
+        }
+        let suite = vm::debian::Suite::new(self.suite)?;
+        suite.update()?;
+        suite.unpack(&["containerd".to_owned()], &self.dir())
+    }
 }
 
 /// The Python that has the Kubernetes schemas.

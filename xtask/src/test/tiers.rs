@@ -140,13 +140,22 @@ fn nodes(shared: &mut Shared) -> Result<Tally> {
     if std::env::consts::ARCH != "x86_64" {
         return Ok(Tally::left_out("nodes: the machines' kernels are x86_64"));
     }
+    let mut tally = Tally::default();
+    if crate::is_root() {
+        // First a node by itself, on this machine's kernel.
+        tally.add(scenario::run(shared, "culprit-nodes", &[])?);
+    } else {
+        tally
+            .left_out
+            .push("nodes: one by itself on this machine's kernel: not root".to_owned());
+    }
     let rows = vm::nodes::run(shared.binaries()?)?;
     vm::nodes::show(&rows)?;
-    let mut tally = Tally::default();
     for row in &rows {
         tally.passed += row.count(Verdict::Pass);
     }
-    tally.failed = vm::matrix::Matrix { rows }.failures();
+    // Said already.
+    tally.failed.extend(vm::matrix::Matrix { rows }.failures());
     Ok(tally)
 }
 
@@ -162,15 +171,18 @@ fn containerd(shared: &mut Shared) -> Result<Tally> {
         }
     }
     let mut tally = scenario::run(shared, "culprit-containerd", &[])?;
-    let second = setup::containerd_1_7();
-    let Some(dir) = second.parent().filter(|_| second.is_file()) else {
-        tally
-            .left_out
-            .push("containerd: no 1.7 (mend: `cargo xtask setup`)".into());
-        return Ok(tally);
-    };
-    let dir = dir.display().to_string();
-    let words = ["--containerd-dir", &dir, "--version", "1.7"];
-    tally.add(scenario::run(shared, "culprit-containerd", &words)?);
+    for one in setup::CONTAINERDS {
+        let program = one.program();
+        let Some(dir) = program.parent().filter(|_| program.is_file()) else {
+            tally.left_out.push(format!(
+                "containerd: no {} (mend: `cargo xtask setup`)",
+                one.version
+            ));
+            continue;
+        };
+        let dir = dir.display().to_string();
+        let words = ["--containerd-dir", &dir, "--version", one.version];
+        tally.add(scenario::run(shared, "culprit-containerd", &words)?);
+    }
     Ok(tally)
 }
