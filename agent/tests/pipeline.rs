@@ -166,6 +166,7 @@ async fn an_oom_kill_names_the_owner_of_the_limit_and_its_scope() {
         ..Actor::default()
     };
     let change = CgroupChange {
+        at_ns: 0,
         hierarchy: 0,
         id: 5,
         created: true,

@@ -71,7 +71,7 @@ impl Binaries {
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 // What runs on this machine only.
-                let here = ["culprit-containerd", "culprit-delivery"];
+                let here = ["culprit-containerd", "culprit-delivery", "culprit-pods"];
                 path.is_file()
                     && name.starts_with("culprit-")
                     && !name.contains('.')

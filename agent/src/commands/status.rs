@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use culprit_proto::json;
-use culprit_proto::text::{clip, hex};
+use culprit_proto::text::{clip, duration, hex};
 use culprit_proto::v1::{Lane, NodeAccount, ProbeStatus, StatusRequest, StatusResponse};
 
 use super::cli::StatusArgs;
@@ -69,6 +69,16 @@ fn render(status: &StatusResponse) -> String {
             out,
             "refused    {} calls on this socket, of users that may not ask",
             status.callers_refused
+        );
+    }
+    if let Some(naming) = status.naming.filter(|naming| naming.count > 0) {
+        let _ = writeln!(
+            out,
+            "named      {} containers; of the last 1024 half within {} of their cgroup's creation, 99 % within {}, the last within {}",
+            naming.count,
+            duration(naming.p50_ns),
+            duration(naming.p99_ns),
+            duration(naming.max_ns)
         );
     }
     let _ = writeln!(out);
@@ -154,7 +164,7 @@ fn account(account: Option<&NodeAccount>) -> String {
         ];
         let outage = match lane.outage_seconds {
             0 => String::new(),
-            seconds => culprit_proto::text::duration(seconds.saturating_mul(1_000_000_000)),
+            seconds => duration(seconds.saturating_mul(1_000_000_000)),
         };
         row(&json::enum_text::<Lane>(lane.lane), counts, &outage);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::runtime::Handle;
@@ -112,7 +112,7 @@ impl Identifier {
             Some(path) if mount.whole && path.starts_with('/') => {
                 let new = tree.insert(key, path, now, &self.counters);
                 drop(tree);
-                self.welcome(change.hierarchy, new);
+                self.welcome(change.hierarchy, new, instant(change.at_ns));
             }
             _ => {
                 tree.want_walk();
@@ -162,8 +162,11 @@ impl Identifier {
     }
 
     /// A new cgroup, if it is new.
-    pub(super) fn welcome(&self, hierarchy: u32, new: Option<Node>) {
+    pub(super) fn welcome(&self, hierarchy: u32, new: Option<Node>, made: Instant) {
         if let Some(node) = &new {
+            if let Some(container) = &node.parsed.container {
+                self.store.naming.begin(&container.id, made);
+            }
             if node.parsed.container.is_some() && hierarchy == V2 {
                 self.primary.store(u64::from(V2) + 1, Relaxed);
             }
@@ -207,6 +210,19 @@ impl Identifier {
             count(&self.counters.cri_questions_dropped);
         }
         asked
+    }
+}
+
+/// When a time of CLOCK_MONOTONIC was; now for 0.
+fn instant(at_ns: u64) -> Instant {
+    let now = Instant::now();
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now_ns = clock.tv_sec.unsigned_abs() * 1_000_000_000 + clock.tv_nsec.unsigned_abs();
+    match at_ns {
+        0 => now,
+        at => now
+            .checked_sub(Duration::from_nanos(now_ns.saturating_sub(at)))
+            .unwrap_or(now),
     }
 }
 

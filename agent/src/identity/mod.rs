@@ -21,6 +21,7 @@ mod limits;
 mod living;
 mod log_names;
 mod message;
+mod naming;
 mod path;
 mod place;
 mod pods;
@@ -45,6 +46,7 @@ pub use cri::AskedLimit;
 pub use hierarchy::{CgroupMode, memory_root};
 pub use identifier::Identifier;
 pub use living::Living;
+pub use naming::Naming;
 pub use path::{CgroupPath, ContainerRef};
 pub use status::{CriState, IdentityStatus};
 
@@ -104,6 +106,8 @@ pub struct CgroupChange {
     /// Path below the hierarchy's root, starting with '/'; `None` when the
     /// kernel could not say it whole.
     pub path: Option<String>,
+    /// CLOCK_MONOTONIC when it happened, nanoseconds; 0 not known.
+    pub at_ns: u64,
 }
 
 /// What a cgroup stands for; says the scope of an out-of-memory kill.

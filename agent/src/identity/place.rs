@@ -100,7 +100,7 @@ impl Identifier {
         let new = tree.insert(key, &path, Instant::now(), &self.counters);
         let node = tree.get(key).cloned();
         drop(tree);
-        self.welcome(key.0, new);
+        self.welcome(key.0, new, Instant::now());
         node.map(|node| Place::Known(key, node))
     }
 }

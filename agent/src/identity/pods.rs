@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use culprit_proto::v1::identity::Source;
 use culprit_proto::v1::{Container, Identity, InventoryPod};
 
+use super::Naming;
 use super::identifier::Identifier;
 use super::message::brief;
 
@@ -22,6 +23,11 @@ impl Identifier {
             source: Source::Address.into(),
             ..Identity::default()
         })
+    }
+
+    /// How long containers that came while the agent runs had no name.
+    pub fn naming(&self) -> Naming {
+        self.store.naming.read()
     }
 
     /// A number that changes when [`Self::pods`] may.

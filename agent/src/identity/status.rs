@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::cri::Contact;
 use super::identifier::Identifier;
 use super::lock;
-use super::{CgroupMode, IdentityCounters};
+use super::{CgroupMode, IdentityCounters, Naming};
 
 /// State of the identifier. Text in it may come from the runtime: escape it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -36,6 +36,8 @@ pub struct IdentityStatus {
     pub processes: usize,
     /// Duration of the last walk of the cgroup tree, nanoseconds.
     pub last_walk_ns: u64,
+    /// Times from a container's cgroup to its name.
+    pub naming: Naming,
     /// What the bounds cost.
     pub counters: IdentityCounters,
 }
@@ -90,6 +92,7 @@ impl Identifier {
             pending,
             processes: self.processes.len(),
             last_walk_ns: self.last_walk_ns.load(std::sync::atomic::Ordering::Relaxed),
+            naming: self.store.naming.read(),
             counters: self.counters.read(),
         }
     }

@@ -2,17 +2,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use culprit_proto::v1::{FindingsStatus, Hello, LossReport, NodeAccount, StatusResponse};
+use culprit_proto::v1::{
+    FindingsStatus, Hello, LossReport, NamingStats, NodeAccount, StatusResponse,
+};
 use tokio::sync::watch;
 
 use super::ledger::Ledger;
+use super::source::Resolver;
 use crate::export::client;
 use crate::journal::account;
 use crate::journal::keeper::KeeperHandle;
 use crate::journal::{Journal, LANES, Run};
 
 /// What a running agent says about itself.
-#[derive(Debug)]
 pub struct About {
     pub(super) node: String,
     pub(super) boot_id: String,
@@ -22,6 +24,13 @@ pub struct About {
     pub(super) ledger: Arc<Ledger>,
     pub(super) keeper: Option<KeeperHandle>,
     pub(super) findings: Option<Arc<Mutex<FindingsStatus>>>,
+    pub(super) names: Arc<dyn Resolver>,
+}
+
+impl std::fmt::Debug for About {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("About").field("node", &self.node).finish()
+    }
 }
 
 impl About {
@@ -54,11 +63,22 @@ impl About {
                 .findings
                 .as_ref()
                 .map(|board| board.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            naming: Some(self.naming()),
             spool_trouble: match &self.keeper {
                 Some(keeper) => keeper.health().trouble,
                 None => "there is no spool on disk: events are kept in memory only".to_owned(),
             },
             ..StatusResponse::default()
+        }
+    }
+
+    fn naming(&self) -> NamingStats {
+        let naming = self.names.naming();
+        NamingStats {
+            count: naming.count,
+            p50_ns: naming.p50_ns,
+            p99_ns: naming.p99_ns,
+            max_ns: naming.max_ns,
         }
     }
 

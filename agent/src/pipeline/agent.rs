@@ -136,6 +136,7 @@ impl Agent {
             ledger: Arc::clone(&ledger),
             keeper: keeper_handle.clone(),
             findings: findings.as_ref().map(Engine::board),
+            names: Arc::clone(&resolver) as _,
         });
 
         let (finish_file, finish) = watch::channel(false);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use culprit_proto::v1::{Event, Identity, InventoryPod, NodeStats, ProbeCounters, ProbeStatus};
 
 use crate::identity::{
-    Actor, AskedLimit, CgroupChange, CgroupClass, Identifier, Living, Resolution,
+    Actor, AskedLimit, CgroupChange, CgroupClass, Identifier, Living, Naming, Resolution,
 };
 use crate::kernel::Tables;
 use crate::probes::{
@@ -164,6 +164,10 @@ pub trait Resolver: Send + Sync + 'static {
     fn pods_state(&self) -> u64 {
         0
     }
+    /// See [`Identifier::naming`].
+    fn naming(&self) -> Naming {
+        Naming::default()
+    }
     /// See [`Identifier::living`].
     fn living(&self) -> Vec<Living> {
         Vec::new()
@@ -205,6 +209,10 @@ impl Resolver for Identifier {
 
     fn pods_state(&self) -> u64 {
         Self::pods_state(self)
+    }
+
+    fn naming(&self) -> Naming {
+        Self::naming(self)
     }
 
     fn living(&self) -> Vec<Living> {

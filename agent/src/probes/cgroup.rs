@@ -17,5 +17,6 @@ pub(super) fn change(record: &wire::Cgroup) -> CgroupChange {
         id: record.id,
         created: record.op == wire::CGROUP_MKDIR,
         path,
+        at_ns: record.header.time_ns,
     }
 }

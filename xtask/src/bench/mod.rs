@@ -27,6 +27,10 @@ pub(crate) struct Options {
     /// Take the binaries of this directory instead of building optimised ones.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
+    /// Instead of all else: 500 pods and 110 more within a minute in a real containerd, and how long
+    /// their containers had no name.
+    #[arg(long)]
+    pods: bool,
     /// More flags for the agent, such as `-- --probe softirq=off`.
     #[arg(last = true)]
     agent: Vec<String>,
@@ -111,6 +115,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => Binaries::at_or_build(Some(dir))?,
         None => Binaries::build_release()?,
     };
+    if options.pods {
+        let program = binaries.path("culprit-pods");
+        return sh::run(&mut Command::new(program));
+    }
     let state = paths::work().join("bench");
     std::fs::create_dir_all(&state).with_context(|| format!("creating {}", state.display()))?;
     let setting = Setting {

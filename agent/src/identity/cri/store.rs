@@ -10,6 +10,7 @@ use super::limits::{AskedLimit, Limits};
 use super::tables::{Asked, Tables, mark_gone};
 use crate::identity::counters::{Counters, count};
 use crate::identity::lock;
+use crate::identity::naming::Clock;
 
 /// Most containers that are being asked for or were not found.
 const MAX_ASKED: usize = 4096;
@@ -61,6 +62,8 @@ pub(in crate::identity) struct Store {
     runtime: Mutex<String>,
     events: Mutex<String>,
     limits: Limits,
+    /// Times from cgroup to name.
+    pub(in crate::identity) naming: Clock,
 }
 
 impl Store {
@@ -71,6 +74,7 @@ impl Store {
             runtime: Mutex::default(),
             events: Mutex::new("not connected".to_owned()),
             limits: Limits::default(),
+            naming: Clock::default(),
         }
     }
 
@@ -249,6 +253,7 @@ impl Store {
     }
 
     pub(super) fn put_container(&self, fact: ContainerFacts, counters: &Counters) {
+        self.naming.named(&fact.id);
         lock(&self.tables).put_container(fact, counters);
     }
 
@@ -297,6 +302,7 @@ impl Store {
             tables.put_pod(pod, counters);
         }
         for container in containers {
+            self.naming.named(&container.id);
             tables.put_container(container, counters);
         }
         let Tables {

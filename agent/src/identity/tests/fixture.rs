@@ -142,6 +142,7 @@ pub(super) fn id(n: u64) -> String {
 
 pub(super) fn created(id: u64, path: &str) -> CgroupChange {
     CgroupChange {
+        at_ns: 0,
         hierarchy: 0,
         id,
         created: true,

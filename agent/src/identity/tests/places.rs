@@ -134,6 +134,7 @@ async fn a_cgroup_whose_path_the_kernel_could_not_say_is_walked_for() {
     let identifier = start(node.config(CriChoice::None)).await;
     let made = make(&node.v2_root(), &format!("{BARE}/{}", id(2)));
     identifier.cgroup_changed(&CgroupChange {
+        at_ns: 0,
         hierarchy: 0,
         id: made,
         created: true,
@@ -145,6 +146,7 @@ async fn a_cgroup_whose_path_the_kernel_could_not_say_is_walked_for() {
     .await;
     // Other hierarchies (cpu, pids...) are nobody's business.
     identifier.cgroup_changed(&CgroupChange {
+        at_ns: 0,
         hierarchy: 7,
         id: 5,
         created: true,
