@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod contact;
+mod crio;
 mod fixture;
 mod hostile;
 mod names;
