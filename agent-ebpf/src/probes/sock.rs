@@ -170,7 +170,7 @@ pub(super) fn new_state(sk: Ptr) -> Option<*mut SockState> {
 
 /// An end of a connection of this memory cgroup's that is not tracked.
 #[inline(always)]
-fn untracked(cgroup: u64) {
+pub(super) fn untracked(cgroup: u64) {
     // Lost to another CPU is as good as done.
     let _ = UNTRACKED.insert(cgroup, &0, 1);
     let row = match UNTRACKED.get_ptr_mut(cgroup) {
@@ -426,8 +426,6 @@ pub(super) fn found<M: Mem>(
 ) -> Option<*mut SockState> {
     let Some(state) = new_state(sk) else {
         account::dropped_map(PROBE_TCP_FLOW);
-        // By a walk: whose it is would be asked of the wrong task.
-        untracked(0);
         return None;
     };
     // SAFETY: a live map value; sk is a TCP socket.

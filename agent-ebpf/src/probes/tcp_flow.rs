@@ -370,7 +370,7 @@ impl walk::Walk for Seed {
         {
             return;
         }
-        sock::found::<M>(sk, |state| {
+        let row = sock::found::<M>(sk, |state| {
             // SAFETY: a live map value.
             unsafe {
                 kernel::fill_task::<M>(&raw mut (*state).opener, task);
@@ -381,5 +381,8 @@ impl walk::Walk for Seed {
                 }
             }
         });
+        if row.is_none() {
+            sock::untracked(kernel::memory_cgroup_of::<M>(task));
+        }
     }
 }

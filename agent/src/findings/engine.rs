@@ -267,7 +267,9 @@ impl Work {
         }
         let untracked = self.parts.tables.untracked.as_ref();
         for (cgroup, count) in untracked.map(Untracked::rows).unwrap_or_default() {
-            if let Some(row) = workloads.of(cgroup) {
+            if count > 0
+                && let Some(row) = workloads.of(cgroup)
+            {
                 row.untracked_connections = count;
             }
         }

@@ -165,7 +165,7 @@ impl Identifier {
     pub(super) fn welcome(&self, hierarchy: u32, new: Option<Node>, made: Instant) {
         if let Some(node) = &new {
             if let Some(container) = &node.parsed.container {
-                self.store.naming.begin(&container.id, made);
+                self.store.born(&container.id, made);
             }
             if node.parsed.container.is_some() && hierarchy == V2 {
                 self.primary.store(u64::from(V2) + 1, Relaxed);

@@ -14,7 +14,13 @@ pub struct Untracked(HashMap<MapData, u64, u64>);
 
 impl Untracked {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        Ok(Self(take(ebpf, "UNTRACKED")?))
+        let mut map: HashMap<MapData, u64, u64> = take(ebpf, "UNTRACKED")?;
+        // Row 0 has its place whoever comes.
+        map.insert(0, 0, 0).map_err(|e| KernelError::Map {
+            name: "UNTRACKED",
+            reason: e.to_string(),
+        })?;
+        Ok(Self(map))
     }
 
     /// Every row, cumulative.

@@ -119,6 +119,15 @@ impl Store {
         answer
     }
 
+    /// A container's cgroup was made at this time: from now on its name is awaited,
+    /// unless it is known (its cgroup in another hierarchy came before).
+    pub(in crate::identity) fn born(&self, id: &str, made: Instant) {
+        let tables = lock(&self.tables);
+        if !tables.containers.contains_key(id) && !tables.pods.contains_key(id) {
+            self.naming.begin(id, made);
+        }
+    }
+
     /// Looks a container or a sandbox up.
     pub(in crate::identity) fn container(&self, id: &str) -> Lookup {
         let tables = lock(&self.tables);
