@@ -172,6 +172,7 @@ async fn an_oom_kill_names_the_owner_of_the_limit_and_its_scope() {
     };
     feed.raw(Ok(Observation::Cgroup(change.clone())));
     feed.give(Draft {
+        opened_ns: 0,
         event: Event {
             kind: Some(Kind::OomKill(OomKill::default())),
             ..Event::default()

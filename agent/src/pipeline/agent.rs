@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::about::About;
+use super::deltas::Deltas;
 use super::driver::{self, Driver, Intervals, Work};
 use super::host::{Host, Looker};
 use super::identify::Identify;
@@ -165,6 +166,7 @@ impl Agent {
         let stage = Identify {
             peers: Peers::new(Arc::clone(&resolver) as _, host),
             resolver,
+            deltas: Deltas::new(options.identity_wait),
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
             findings: inlet,

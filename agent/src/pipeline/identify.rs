@@ -12,6 +12,7 @@ use culprit_proto::v1::{Event, Identity, event::Kind, oom_kill};
 use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::deltas::Deltas;
 use super::intake::Inbox;
 use super::ledger::Ledger;
 use super::peers::Peers;
@@ -32,6 +33,8 @@ pub struct Identify<R> {
     pub resolver: Arc<R>,
     /// Who is at the other end.
     pub peers: Peers,
+    /// What each record of a connection adds to the one before.
+    pub deltas: Deltas,
     /// Where events go.
     pub journal: Arc<Journal>,
     /// Counts events that could not wait.
@@ -145,11 +148,22 @@ impl<R: Resolver> Identify<R> {
     }
 
     fn record(&mut self, draft: Draft, identities: Vec<Identity>) {
-        let Draft { mut event, actors } = draft;
+        let Draft {
+            mut event,
+            actors,
+            opened_ns,
+        } = draft;
         for ((slot, actor), identity) in actors.iter().zip(identities) {
             self.place(&mut event, *slot, actor, identity);
         }
         self.peers.name(&mut event);
+        if let Some(Kind::TcpFlow(flow)) = &mut event.kind {
+            let owner = actors.iter().find(|(slot, _)| *slot == Slot::Who);
+            let netns = owner.map_or(0, |(_, actor)| actor.netns);
+            let now = Instant::now().into_std();
+            self.deltas.take(netns, opened_ns, flow, now);
+            self.ledger.set_forgotten(self.deltas.forgotten());
+        }
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
             return;

@@ -84,6 +84,8 @@ struct Counts {
     made: [u64; 3],
     /// Events sent without all names because too many waited for theirs.
     unnamed: u64,
+    /// Connections whose next record does not say what it adds.
+    forgotten: u64,
 }
 
 impl Counts {
@@ -291,6 +293,12 @@ impl Ledger {
         self.counts().unnamed += 1;
     }
 
+    /// Takes note of how many connections' last totals were forgotten because
+    /// there were too many.
+    pub fn set_forgotten(&self, count: u64) {
+        self.counts().forgotten = count;
+    }
+
     /// Takes note of which probes run.
     pub fn set_statuses(&self, statuses: Vec<ProbeStatus>) {
         self.counts().statuses = statuses;
@@ -395,9 +403,15 @@ impl Ledger {
         if missed > 0 {
             line = format!("{line}; the kernel skipped {missed} program runs");
         }
-        let unnamed = self.counts().unnamed;
+        let (unnamed, forgotten) = {
+            let counts = self.counts();
+            (counts.unnamed, counts.forgotten)
+        };
         if unnamed > 0 {
             line = format!("{line}; {unnamed} sent before their names were known");
+        }
+        if forgotten > 0 {
+            line = format!("{line}; {forgotten} connections too many for their deltas");
         }
         line
     }

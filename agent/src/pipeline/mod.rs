@@ -4,6 +4,7 @@
 
 pub mod about;
 pub mod agent;
+pub mod deltas;
 pub mod driver;
 pub mod host;
 pub mod identify;

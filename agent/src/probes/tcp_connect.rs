@@ -37,6 +37,7 @@ pub(super) fn event(record: &wire::TcpConnect, clock: &Clock) -> Draft {
         local_nat: who::local_nat(&record.nat),
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::TcpConnect(kind)),
         actors: vec![(
             Slot::Who,

@@ -225,6 +225,7 @@ pub fn connect_by(pid: u32, port: u32, name: &[u8]) -> Draft {
         ..TcpConnect::default()
     };
     Draft {
+        opened_ns: 0,
         event: Event {
             time: 1,
             kind: Some(Kind::TcpConnect(connect)),

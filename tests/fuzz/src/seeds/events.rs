@@ -7,7 +7,7 @@ use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
     Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss,
     LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record,
-    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload, WorkloadStats,
+    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpFlowDelta, TcpListen, Workload, WorkloadStats,
     dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod, softirq_stall,
     tcp_connect, tcp_flow, tcp_listen, workload,
 };
@@ -97,6 +97,11 @@ fn kind(of: EventKind) -> Kind {
             bytes_received: 2048,
             duration_ns: 61_000_000_000,
             last_user: who("cart-7d9", "worker"),
+            delta: Some(TcpFlowDelta {
+                bytes_received: 48,
+                duration_ns: 1_000_000_000,
+                ..TcpFlowDelta::default()
+            }),
             ..TcpFlow::default()
         }),
         EventKind::IcmpEcho => Kind::IcmpEcho(IcmpEcho {
