@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod dump;
 pub mod expect;
 pub mod findings;
+pub mod flow_deltas;
 pub mod hostile;
 pub mod icmp;
 pub mod load;
