@@ -115,6 +115,7 @@ fn with_collector(address: SocketAddr, queue: usize) -> Options<NoDisk> {
             lanes: Some([queue; 3]),
             recorder: 64 << 20,
         },
+        edges: false,
         intervals: Intervals {
             flows: often,
             stats: often,

@@ -244,10 +244,16 @@ fn balanced(account: &NodeAccount) -> bool {
             + account.retained
             + account.in_ring
             + account.local
+            + account.merged
             + lost(&account.lost)
         && account.lanes.iter().all(|lane| {
             lane.seen
-                == lane.committed + lane.retained + lane.in_ring + lane.local + lost(&lane.lost)
+                == lane.committed
+                    + lane.retained
+                    + lane.in_ring
+                    + lane.local
+                    + lane.merged
+                    + lost(&lane.lost)
         })
 }
 

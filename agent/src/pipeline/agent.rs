@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::about::About;
 use super::deltas::Deltas;
 use super::driver::{self, Driver, Intervals, Work};
+use super::edges::Edges;
 use super::host::{Host, Looker};
 use super::identify::Identify;
 use super::intake;
@@ -59,6 +60,8 @@ pub struct Options<D> {
     pub targets: Vec<Target>,
     /// Sweeps and reports.
     pub intervals: Intervals,
+    /// Connections are told as sums by workload and other end.
+    pub edges: bool,
     /// How long an event may wait for its names.
     pub identity_wait: Duration,
     /// Which findings are looked for; `None`: none, and nothing is read for
@@ -167,6 +170,7 @@ impl Agent {
             peers: Peers::new(Arc::clone(&resolver) as _, host),
             resolver,
             deltas: Deltas::new(options.identity_wait),
+            edges: options.edges.then(Edges::default),
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
             findings: inlet,

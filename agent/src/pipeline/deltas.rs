@@ -29,6 +29,17 @@ struct Living {
     told: TcpFlowDelta,
     /// Its place in `order`.
     entered: u64,
+    /// The edge it belongs to, 0 for none.
+    edge: u64,
+}
+
+/// What a record is to the ones before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// No record came before.
+    pub first: bool,
+    /// The connection lives on.
+    living: Option<Id>,
 }
 
 /// The totals that were told last.
@@ -69,19 +80,51 @@ impl Deltas {
 
     /// Puts the part since the record before into a record, when that is known.
     /// `netns` and `opened_ns` name the connection together with its ends.
-    pub fn take(&mut self, netns: u32, opened_ns: u64, flow: &mut TcpFlow, now: Instant) {
+    pub fn take(
+        &mut self,
+        netns: u32,
+        opened_ns: u64,
+        flow: &mut TcpFlow,
+        now: Instant,
+    ) -> Standing {
         self.let_go(now);
         let ends = (netns, &flow.local, &flow.remote);
         let id = (self.hasher.hash_one(ends), opened_ns);
         let totals = totals(flow);
+        let mut standing = Standing::default();
         flow.delta = if let Some(told) = self.ended.get_mut(&id) {
             // The sweep's record was overtaken by the final one.
             Some(advance(told, &totals))
-        } else if flow.state() == State::Open {
-            self.lives(id, totals)
         } else {
-            self.ends(id, totals, now)
+            let known = self.living.contains_key(&id);
+            let open = flow.state() == State::Open;
+            let part = if open {
+                self.lives(id, totals)
+            } else {
+                self.ends(id, totals, now)
+            };
+            standing.first = !known && part.is_some();
+            standing.living = open.then_some(id);
+            part
         };
+        standing
+    }
+
+    /// Remembers to which edge the connection of a record belongs.
+    pub fn belongs(&mut self, standing: Standing, edge: u64) {
+        if let Some(one) = standing.living.and_then(|id| self.living.get_mut(&id)) {
+            one.edge = edge;
+        }
+    }
+
+    /// Living connections by edge.
+    #[must_use]
+    pub fn open(&self) -> HashMap<u64, u64> {
+        let mut open = HashMap::new();
+        for one in self.living.values() {
+            *open.entry(one.edge).or_default() += 1;
+        }
+        open
     }
 
     /// Connections that were forgotten because there were too many: their next
@@ -100,6 +143,7 @@ impl Deltas {
                 room.insert(Living {
                     told: totals,
                     entered: self.entered,
+                    edge: 0,
                 });
                 self.order.insert(self.entered, id);
                 if self.living.len() > self.max.0

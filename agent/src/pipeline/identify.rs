@@ -12,8 +12,9 @@ use culprit_proto::v1::{Event, Identity, event::Kind, oom_kill};
 use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::deltas::Deltas;
-use super::intake::Inbox;
+use super::deltas::{Deltas, Standing};
+use super::edges::Edges;
+use super::intake::{Inbox, Item};
 use super::ledger::Ledger;
 use super::peers::Peers;
 use super::source::{Draft, Resolver, Slot};
@@ -35,6 +36,8 @@ pub struct Identify<R> {
     pub peers: Peers,
     /// What each record of a connection adds to the one before.
     pub deltas: Deltas,
+    /// Sums them up instead of recording each; `None`: each is recorded.
+    pub edges: Option<Edges>,
     /// Where events go.
     pub journal: Arc<Journal>,
     /// Counts events that could not wait.
@@ -62,7 +65,7 @@ impl<R: Resolver> Identify<R> {
         let mut again = interval(ASK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let draft = tokio::select! {
+            let item = tokio::select! {
                 biased;
                 // A container's cgroup before its first event.
                 Some(change) = cgroups.recv() => {
@@ -76,17 +79,21 @@ impl<R: Resolver> Identify<R> {
                     }
                     continue;
                 }
-                Some(draft) = critical.recv() => draft,
-                Some(draft) = signal.recv() => draft,
-                Some(draft) = bulk.recv() => draft,
+                Some(item) = critical.recv() => item,
+                Some(item) = signal.recv() => item,
+                Some(item) = bulk.recv() => item,
                 else => break,
             };
-            self.take(draft, &mut held);
+            match item {
+                Item::Event(draft) => self.take(draft, &mut held),
+                Item::Swept => self.tell_edges(),
+            }
         }
         for Held { draft, .. } in held {
             let (identities, _) = self.identities(&draft);
             self.record(*draft, identities);
         }
+        self.tell_edges();
     }
 
     fn take(&mut self, draft: Box<Draft>, held: &mut VecDeque<Held>) {
@@ -161,8 +168,11 @@ impl<R: Resolver> Identify<R> {
             let owner = actors.iter().find(|(slot, _)| *slot == Slot::Who);
             let netns = owner.map_or(0, |(_, actor)| actor.netns);
             let now = Instant::now().into_std();
-            self.deltas.take(netns, opened_ns, flow, now);
+            let standing = self.deltas.take(netns, opened_ns, flow, now);
             self.ledger.set_forgotten(self.deltas.forgotten());
+            if self.merge(&event, standing) {
+                return;
+            }
         }
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
@@ -176,6 +186,33 @@ impl<R: Resolver> Identify<R> {
                 lane: kind.lane(),
                 seq,
             });
+        }
+    }
+
+    /// Adds a record to its edge, if edges are told. No finding looks at flows: it
+    /// would have no record to refer to.
+    fn merge(&mut self, event: &Event, standing: Standing) -> bool {
+        let (Some(edges), Some(Kind::TcpFlow(flow))) = (&mut self.edges, &event.kind) else {
+            return false;
+        };
+        let number = edges.add(event, flow, standing);
+        self.deltas.belongs(standing, number);
+        true
+    }
+
+    /// The edges of an interval into the journal. Until then their records count as
+    /// under way: what is killed meanwhile is lost with them.
+    fn tell_edges(&mut self) {
+        let Some(edges) = &mut self.edges else {
+            return;
+        };
+        for (records, event) in edges.take(&self.deltas) {
+            if let Some(kind) = EventKind::of(&event) {
+                self.ledger.add_made(kind.lane());
+                self.ledger.add_merged(kind.lane(), records);
+                self.journal
+                    .append(kind, event.time, event.encode_to_vec().into());
+            }
         }
     }
 

@@ -267,6 +267,7 @@ pub fn options() -> Options<NoDisk> {
             recorder: 64 << 20,
         },
         targets: vec![],
+        edges: false,
         intervals: Intervals {
             flows: long,
             stats: long,

@@ -203,6 +203,9 @@ pub(super) fn account_rows(account: &NodeAccount) -> String {
     for l in &account.lanes {
         let numbers = [l.seen, l.committed, l.retained, l.in_ring, sum(&l.lost)];
         rows += &row(&enum_text::<Lane>(l.lane), numbers, "");
+        if l.merged > 0 {
+            let _ = writeln!(rows, "  merged, told as sums: {}", l.merged);
+        }
         for (reason, count) in &l.lost {
             // Writing to a String cannot fail.
             let _ = writeln!(rows, "  lost {}: {count}", text::clip(reason));

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::report::{coverage, inventory, loss, stats};
 use super::{bytes, clip, duration, errno};
-use super::{dns, finding, listen, workload_stats};
+use super::{dns, edge, finding, listen, workload_stats};
 use crate::json::enum_text;
 use crate::v1::{
     Endpoint, Event, IcmpEcho, Identity, OomKill, SoftirqStall, TcpConnect, TcpFlow, event,
@@ -78,6 +78,7 @@ pub fn what(event: &Event) -> String {
         Some(event::Kind::WorkloadStats(e)) => workload_stats::stats(e),
         Some(event::Kind::Finding(e)) => finding::line(e),
         Some(event::Kind::Inventory(e)) => inventory(e),
+        Some(event::Kind::TcpEdge(e)) => edge::sums(e, event.peer.as_ref()),
         None => "an event of a later version of Culprit".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
     Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss,
     LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record,
-    SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpFlowDelta, TcpListen, Workload, WorkloadStats,
+    SoftirqHistogram, SoftirqStall, TcpConnect, TcpEdge, TcpFlow, TcpFlowDelta, TcpListen, Workload, WorkloadStats,
     dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod, softirq_stall,
     tcp_connect, tcp_flow, tcp_listen, workload,
 };
@@ -225,6 +225,23 @@ fn kind(of: EventKind) -> Kind {
                 since: TIME - 5,
                 until: 0,
             }],
+        }),
+        EventKind::TcpEdge => Kind::TcpEdge(TcpEdge {
+            remote: end([10, 0, 0, 9], 5432),
+            port: 5432,
+            role: tcp_flow::Role::Client.into(),
+            since: TIME,
+            records: 12,
+            opened: 9,
+            closed: 8,
+            open: 3,
+            bytes_sent: 4096,
+            bytes_received: 1 << 20,
+            retransmits: 2,
+            max_srtt_ns: 400_000,
+            resets: 1,
+            unsure: 1,
+            ..TcpEdge::default()
         }),
     }
 }
