@@ -253,11 +253,7 @@ mod tests {
         let report = now.report(Lane::Bulk, &Base::default());
         assert_eq!(
             report.seen,
-            report.in_ring
-                + report.queued
-                + sum(&report.lost)
-                + report.appended
-                + report.merged
+            report.in_ring + report.queued + sum(&report.lost) + report.appended + report.merged
         );
     }
 

@@ -203,14 +203,14 @@ fn party(identity: Option<&Identity>) -> Option<Party> {
     let identity = identity?;
     if let Some(pod) = &identity.pod {
         let workload = pod.workload.as_ref();
-        return Some(match workload.filter(|workload| !workload.name.is_empty()) {
-            Some(workload) => Party::Workload(
-                pod.namespace.clone(),
-                workload.kind,
-                workload.name.clone(),
-            ),
-            None => Party::Pod(pod.namespace.clone(), pod.name.clone(), pod.uid.clone()),
-        });
+        return Some(
+            match workload.filter(|workload| !workload.name.is_empty()) {
+                Some(workload) => {
+                    Party::Workload(pod.namespace.clone(), workload.kind, workload.name.clone())
+                }
+                None => Party::Pod(pod.namespace.clone(), pod.name.clone(), pod.uid.clone()),
+            },
+        );
     }
     let container = identity.container.as_ref()?;
     Some(Party::Container(container.id.clone()))
@@ -218,7 +218,10 @@ fn party(identity: Option<&Identity>) -> Option<Party> {
 
 impl Party {
     fn is_named(&self) -> bool {
-        matches!(self, Self::Workload(..) | Self::Pod(..) | Self::Container(_))
+        matches!(
+            self,
+            Self::Workload(..) | Self::Pod(..) | Self::Container(_)
+        )
     }
 }
 

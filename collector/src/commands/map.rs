@@ -1,21 +1,23 @@
 //! The service map: who talks to whom, from the records of both ends, each
 //! connection once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
 use culprit_proto::text;
 use culprit_proto::v1::identity::Source;
 use culprit_proto::v1::{
-    Endpoint, Event, Identity, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
+    Endpoint, Event, Identity, Pod, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
 };
 use prost::Message as _;
+
+use super::sums::Sums;
 
 /// Connections that are told apart; those beyond are counted and left out.
 const MAX: usize = 1_000_000;
 
 /// An edge of the map.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     /// Workloads as [`name`] has them, or addresses.
     pub(super) client: String,
@@ -34,6 +36,17 @@ pub(super) struct Sum {
     pub(super) retransmits: u64,
     /// Longest smoothed round-trip time.
     pub(super) srtt_ns: u64,
+}
+
+impl Sum {
+    /// Numbers come from agents: they end at the end of their range.
+    pub(super) fn add(&mut self, more: &Self) {
+        self.connections = self.connections.saturating_add(more.connections);
+        self.sent = self.sent.saturating_add(more.sent);
+        self.received = self.received.saturating_add(more.received);
+        self.retransmits = self.retransmits.saturating_add(more.retransmits);
+        self.srtt_ns = self.srtt_ns.max(more.srtt_ns);
+    }
 }
 
 /// One connection as one of its ends tells it.
@@ -61,6 +74,8 @@ type Socket = (String, Endpoint, Endpoint, u64);
 #[derive(Debug, Default)]
 pub(super) struct Map {
     told: HashMap<Socket, Told>,
+    /// Of agents that tell no single connections.
+    sums: Sums,
     /// Records of connections beyond the bound.
     pub(super) left_out: u64,
 }
@@ -70,7 +85,11 @@ pub(super) struct Map {
 pub(super) fn name(who: Option<&Identity>) -> Option<String> {
     use culprit_proto::v1::workload::Kind;
     let who = who?;
-    let Some(pod) = who.pod.as_ref().filter(|pod| !pod.name.is_empty()) else {
+    let known = |pod: &&Pod| {
+        let workload = pod.workload.as_ref();
+        !pod.name.is_empty() || workload.is_some_and(|workload| !workload.name.is_empty())
+    };
+    let Some(pod) = who.pod.as_ref().filter(known) else {
         let name = text::workload(Some(who));
         let process = who.process.as_ref().map(|process| process.comm.as_str());
         return match (name.as_str(), process) {
@@ -99,7 +118,7 @@ pub(super) fn name(who: Option<&Identity>) -> Option<String> {
 }
 
 /// A node's own address at which nobody is known: `node/worker-1`.
-fn node_name(peer: &Identity, speaker: &str) -> Option<String> {
+pub(super) fn node_name(peer: &Identity, speaker: &str) -> Option<String> {
     let node = match peer.node.as_str() {
         "" => speaker,
         node => node,
@@ -114,8 +133,15 @@ impl Map {
         let Ok(event) = Event::decode(record.event.clone()) else {
             return;
         };
-        let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
-            return;
+        let flow = match &event.kind {
+            Some(event::Kind::TcpFlow(flow)) => flow,
+            Some(event::Kind::TcpEdge(edge)) => {
+                if !self.sums.take(&stored.node, &event, edge) {
+                    self.left_out += 1;
+                }
+                return;
+            }
+            _ => return,
         };
         let (Some(local), Some(remote)) = (&flow.local, &flow.remote) else {
             return;
@@ -158,6 +184,8 @@ impl Map {
             .collect();
         let mut edges = BTreeMap::new();
         let mut unknown = 0;
+        let summed = self.sums.clients();
+        let mut by_client = HashSet::new();
         for one in self.told.values() {
             match one.role {
                 Role::Client => {}
@@ -186,12 +214,27 @@ impl Map {
                 server,
                 port: one.port,
             };
+            if one.role == Role::Client {
+                by_client.insert(key.clone());
+            } else if summed.contains(&key) {
+                continue;
+            }
             let sum: &mut Sum = edges.entry(key).or_default();
-            sum.connections += 1;
-            sum.sent += one.sent;
-            sum.received += one.received;
-            sum.retransmits += one.retransmits;
-            sum.srtt_ns = sum.srtt_ns.max(one.srtt_ns);
+            sum.add(&Sum {
+                connections: 1,
+                sent: one.sent,
+                received: one.received,
+                retransmits: one.retransmits,
+                srtt_ns: one.srtt_ns,
+            });
+        }
+        for (key, role, sum) in self.sums.edges() {
+            match role {
+                Role::Unknown => unknown = sum.connections.saturating_add(unknown),
+                // Its client's node tells it already.
+                Role::Server if summed.contains(key) || by_client.contains(key) => {}
+                Role::Client | Role::Server => edges.entry(key.clone()).or_default().add(&sum),
+            }
         }
         (edges, unknown)
     }
@@ -332,7 +375,7 @@ pub(super) fn dot(edges: &BTreeMap<Key, Sum>) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use culprit_proto::v1::workload::Kind;
-    use culprit_proto::v1::{Pod, Record, Workload, tcp_flow::State};
+    use culprit_proto::v1::{Record, TcpEdge, Workload, tcp_flow::State};
 
     use super::*;
 
@@ -460,6 +503,71 @@ mod tests {
         let (key, sum) = edges.first_key_value().unwrap();
         assert_eq!(key.client, "192.168.0.1");
         assert_eq!((key.port, sum.sent, sum.received), (8080, 100, 7000));
+    }
+
+    fn summed(node: &str, who: &str, peer: &str, time: u64, edge: TcpEdge) -> StoredEvent {
+        let mut who = pod(who, Kind::Deployment);
+        // Of more than one pod.
+        if let Some(pod) = who.as_mut().and_then(|who| who.pod.as_mut()) {
+            pod.name.clear();
+        }
+        let event = Event {
+            time,
+            who,
+            peer: pod(peer, Kind::Deployment),
+            kind: Some(event::Kind::TcpEdge(TcpEdge { port: 80, ..edge })),
+            ..Event::default()
+        };
+        StoredEvent {
+            node: node.to_owned(),
+            record: Some(Record {
+                event: event.encode_to_vec().into(),
+                ..Record::default()
+            }),
+            ..StoredEvent::default()
+        }
+    }
+
+    #[test]
+    fn sums_add_up_and_count_once_when_both_ends_tell_them() {
+        let client = |opened, closed, open, sent, time| {
+            let edge = TcpEdge {
+                role: Role::Client.into(),
+                opened,
+                closed,
+                open,
+                bytes_sent: sent,
+                bytes_received: 10 * sent,
+                ..TcpEdge::default()
+            };
+            summed("a", "cart", "db", time, edge)
+        };
+        let server = |sent| TcpEdge {
+            role: Role::Server.into(),
+            closed: 2,
+            bytes_sent: sent,
+            bytes_received: 7,
+            ..TcpEdge::default()
+        };
+        let mut map = Map::default();
+        for one in [
+            client(3, 1, 2, 5, 10),
+            client(1, 1, 2, 6, 20),
+            summed("b", "db", "cart", 15, server(110)),
+            summed("b", "db", "web", 15, server(50)),
+        ] {
+            map.take(&one);
+        }
+        let (edges, unknown) = map.edges();
+        let told: Vec<_> = edges
+            .iter()
+            .map(|(key, sum)| (&*key.client, sum.connections, sum.sent, sum.received))
+            .collect();
+        let expected = [
+            ("shop/Deployment/cart", 4, 11, 110),
+            ("shop/Deployment/web", 2, 7, 50),
+        ];
+        assert_eq!((told, unknown), (expected.to_vec(), 0));
     }
 
     #[test]

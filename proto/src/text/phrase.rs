@@ -5,7 +5,7 @@ use super::{bytes, clip, duration, errno};
 use super::{dns, edge, finding, listen, workload_stats};
 use crate::json::enum_text;
 use crate::v1::{
-    Endpoint, Event, IcmpEcho, Identity, OomKill, SoftirqStall, TcpConnect, TcpFlow, event,
+    Endpoint, Event, IcmpEcho, Identity, OomKill, Pod, SoftirqStall, TcpConnect, TcpFlow, event,
     icmp_echo, oom_kill, softirq_stall, tcp_connect, tcp_flow,
 };
 
@@ -35,6 +35,14 @@ pub fn workload(who: Option<&Identity>) -> String {
                 let _ = write!(text, "/{}", clip(container_name));
             }
             text
+        }
+        // Only what several pods share is told.
+        Some(Pod {
+            namespace,
+            workload: Some(workload),
+            ..
+        }) if !workload.name.is_empty() => {
+            format!("pods of {}/{}", clip(namespace), clip(&workload.name))
         }
         _ if !container_name.is_empty() => format!("container {}", clip(container_name)),
         _ => who

@@ -64,11 +64,7 @@ fn open(events: &[Value], local: &str, remote: &str, pointer: &str, want: u64) -
     })
 }
 
-fn of<'a>(
-    events: &'a [Value],
-    local: &'a str,
-    remote: &'a str,
-) -> impl Iterator<Item = &'a Value> {
+fn of<'a>(events: &'a [Value], local: &'a str, remote: &'a str) -> impl Iterator<Item = &'a Value> {
     events.iter().filter(move |event| {
         kind(event) == "tcp_flow"
             && text(event, "/tcp_flow/local") == local

@@ -9,7 +9,7 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, flow_deltas, icmp, nat, oom, softirq, tcp_connect, tcp_flow};
+use super::{findings, flow_deltas, flow_edges, icmp, nat, oom, softirq, tcp_connect, tcp_flow};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -87,6 +87,9 @@ fn one_flavour(
             settle(agent, &expects, report, subject)?;
             let agent = Agent::start_one(tools, probe, flavour, &flow_deltas::FLAGS)?;
             let expects = flow_deltas::run(tools, &agent)?;
+            settle(agent, &expects, report, subject)?;
+            let agent = Agent::start_one(tools, probe, flavour, &flow_edges::FLAGS)?;
+            let expects = flow_edges::run(tools, &agent)?;
             settle(agent, &expects, report, subject)?;
         }
         "icmp_echo" => {

@@ -188,7 +188,10 @@ fn an_end_without_a_name_is_its_address_and_a_client_s_port_says_nothing() {
         ("10.0.0.3:80", 80, 1),
         ("10.0.0.9", 8080, 2),
     ];
-    assert_eq!(told, expected.map(|(end, port, n)| (end.to_owned(), port, n)));
+    assert_eq!(
+        told,
+        expected.map(|(end, port, n)| (end.to_owned(), port, n))
+    );
 }
 
 #[test]

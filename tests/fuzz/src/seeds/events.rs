@@ -7,9 +7,9 @@ use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Finding,
     Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane, Loss,
     LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process, Record,
-    SoftirqHistogram, SoftirqStall, TcpConnect, TcpEdge, TcpFlow, TcpFlowDelta, TcpListen, Workload, WorkloadStats,
-    dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod, softirq_stall,
-    tcp_connect, tcp_flow, tcp_listen, workload,
+    SoftirqHistogram, SoftirqStall, TcpConnect, TcpEdge, TcpFlow, TcpFlowDelta, TcpListen,
+    Workload, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
+    softirq_stall, tcp_connect, tcp_flow, tcp_listen, workload,
 };
 use prost::Message;
 

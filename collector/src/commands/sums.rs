@@ -1,0 +1,111 @@
+//! The service map's share of agents that tell sums by edge (`tcp_edge`) and no
+//! single connections.
+
+use std::collections::{HashMap, HashSet};
+
+use culprit_proto::text;
+use culprit_proto::v1::{Endpoint, Event, TcpEdge, tcp_flow::Role};
+
+use super::map::{Key, Sum, name, node_name};
+
+/// Edges that are told apart; records of those beyond are counted and left out.
+const MAX: usize = 1_000_000;
+
+/// Both ends of what no edge of its own had room for.
+const OTHERS: &str = "(others)";
+
+/// An edge as one node tells it.
+type Place = (String, Key, Role);
+
+#[derive(Clone, Debug, Default)]
+struct Told {
+    sum: Sum,
+    closed: u64,
+    /// The newest record: when, and how many were open then.
+    last: (u64, u64),
+}
+
+/// Collects edges.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    told: HashMap<Place, Told>,
+}
+
+impl Sums {
+    /// Takes a record; false when there is no room for another edge.
+    pub(super) fn take(&mut self, node: &str, event: &Event, edge: &TcpEdge) -> bool {
+        let place = place(node, event, edge);
+        if self.told.len() >= MAX && !self.told.contains_key(&place) {
+            return false;
+        }
+        let server = place.2 == Role::Server;
+        let told = self.told.entry(place).or_default();
+        let (sent, received) = (edge.bytes_sent, edge.bytes_received);
+        told.sum.add(&Sum {
+            connections: 0,
+            sent: if server { received } else { sent },
+            received: if server { sent } else { received },
+            retransmits: edge.retransmits,
+            srtt_ns: edge.max_srtt_ns,
+        });
+        told.closed = told.closed.saturating_add(edge.closed);
+        told.last = told.last.max((event.time, edge.open));
+        true
+    }
+
+    /// Edges that their clients tell.
+    pub(super) fn clients(&self) -> HashSet<&Key> {
+        self.told
+            .keys()
+            .filter(|(_, _, role)| *role == Role::Client)
+            .map(|(_, key, _)| key)
+            .collect()
+    }
+
+    /// Each edge with its sum and whether its client tells it; connections that
+    /// ended or were open at last.
+    pub(super) fn edges(&self) -> impl Iterator<Item = (&Key, Role, Sum)> {
+        self.told.iter().map(|((_, key, role), told)| {
+            let connections = told.closed.saturating_add(told.last.1);
+            let sum = Sum {
+                connections,
+                ..told.sum.clone()
+            };
+            (key, *role, sum)
+        })
+    }
+}
+
+fn place(node: &str, event: &Event, edge: &TcpEdge) -> Place {
+    if edge.other {
+        let key = Key {
+            client: OTHERS.to_owned(),
+            server: OTHERS.to_owned(),
+            port: 0,
+        };
+        return (node.to_owned(), key, Role::Client);
+    }
+    let who = name(event.who.as_ref())
+        .filter(|name| name != "/")
+        .unwrap_or_else(|| format!("node/{}", text::clip(node)));
+    let peer = name(event.peer.as_ref())
+        .filter(|name| name != "/")
+        .or_else(|| node_name(event.peer.as_ref()?, node))
+        .unwrap_or_else(|| {
+            edge.remote
+                .as_ref()
+                .map_or_else(|| "?".to_owned(), Endpoint::to_string)
+        });
+    let role = edge.role();
+    let (client, server) = match role {
+        Role::Server => (peer, who),
+        _ => (who, peer),
+    };
+    let port = edge.port;
+    let key = Key {
+        client,
+        server,
+        port,
+    };
+    (node.to_owned(), key, role)
+}
