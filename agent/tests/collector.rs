@@ -115,7 +115,6 @@ fn with_collector(address: SocketAddr, queue: usize) -> Options<NoDisk> {
             lanes: Some([queue; 3]),
             recorder: 64 << 20,
         },
-        edges: false,
         intervals: Intervals {
             flows: often,
             stats: often,
@@ -155,6 +154,7 @@ fn with_spool(
         limits: plain.limits,
         targets: plain.targets,
         intervals: plain.intervals,
+        edges: plain.edges,
         identity_wait: plain.identity_wait,
         findings: None,
         proc_root: std::path::PathBuf::from("/proc"),

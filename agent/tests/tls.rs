@@ -105,7 +105,6 @@ fn exporting(targets: Vec<Target>) -> Options<NoDisk> {
             lanes: Some([32 << 20; 3]),
             recorder: 64 << 20,
         },
-        edges: false,
         intervals: Intervals {
             flows: often,
             stats: often,
