@@ -155,6 +155,7 @@ fn with_spool(
         targets: plain.targets,
         intervals: plain.intervals,
         edges: plain.edges,
+        sockets: plain.sockets,
         identity_wait: plain.identity_wait,
         findings: None,
         proc_root: std::path::PathBuf::from("/proc"),

@@ -62,6 +62,8 @@ pub struct Options<D> {
     pub intervals: Intervals,
     /// Connections are told as sums by workload and other end.
     pub edges: bool,
+    /// Connections that the probes follow at most.
+    pub sockets: usize,
     /// How long an event may wait for its names.
     pub identity_wait: Duration,
     /// Which findings are looked for; `None`: none, and nothing is read for
@@ -169,7 +171,7 @@ impl Agent {
         let stage = Identify {
             peers: Peers::new(Arc::clone(&resolver) as _, host),
             resolver,
-            deltas: Deltas::new(options.identity_wait),
+            deltas: Deltas::new(options.identity_wait, options.sockets),
             edges: options.edges.then(Edges::default),
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),

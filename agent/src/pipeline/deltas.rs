@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use culprit_proto::v1::{TcpFlow, TcpFlowDelta, tcp_flow::State};
 
-/// Living connections that are remembered; the oldest goes.
+/// Living connections that are remembered, or as many as the kernel's programs
+/// follow; the one silent longest goes. About 200 bytes each.
 const MAX_LIVING: usize = 32768;
 
 /// Ended connections that are remembered; the oldest goes.
@@ -28,7 +29,7 @@ struct Living {
     /// The largest totals that were told.
     told: TcpFlowDelta,
     /// Its place in `order`.
-    entered: u64,
+    place: u64,
     /// The edge it belongs to, 0 for none.
     edge: u64,
 }
@@ -47,9 +48,9 @@ pub struct Standing {
 pub struct Deltas {
     hasher: RandomState,
     living: HashMap<Id, Living>,
-    /// In order of entry.
+    /// In order of their last record: those whose final one was lost go first.
     order: BTreeMap<u64, Id>,
-    entered: u64,
+    places: u64,
     ended: HashMap<Id, TcpFlowDelta>,
     /// In order of their end.
     ends: VecDeque<(Instant, Id)>,
@@ -61,19 +62,20 @@ pub struct Deltas {
 }
 
 impl Deltas {
-    /// For records that wait up to `wait` for their names.
+    /// For records that wait up to `wait` for their names, of at most `sockets`
+    /// connections at a time.
     #[must_use]
-    pub fn new(wait: Duration) -> Self {
+    pub fn new(wait: Duration, sockets: usize) -> Self {
         Self {
             hasher: RandomState::new(),
             living: HashMap::new(),
             order: BTreeMap::new(),
-            entered: 0,
+            places: 0,
             ended: HashMap::new(),
             ends: VecDeque::new(),
             remember: REMEMBER.saturating_add(wait),
             forgotten_ns: 0,
-            max: (MAX_LIVING, MAX_ENDED),
+            max: (MAX_LIVING.max(sockets), MAX_ENDED),
             forgotten: 0,
         }
     }
@@ -135,31 +137,37 @@ impl Deltas {
     }
 
     fn lives(&mut self, id: Id, totals: TcpFlowDelta) -> Option<TcpFlowDelta> {
-        let known = self.is_first(id);
+        let first = self.is_first(id);
+        self.places += 1;
         match self.living.entry(id) {
-            Entry::Occupied(mut one) => Some(advance(&mut one.get_mut().told, &totals)),
+            Entry::Occupied(mut one) => {
+                let one = one.get_mut();
+                self.order.remove(&one.place);
+                self.order.insert(self.places, id);
+                one.place = self.places;
+                Some(advance(&mut one.told, &totals))
+            }
             Entry::Vacant(room) => {
-                self.entered += 1;
                 room.insert(Living {
                     told: totals,
-                    entered: self.entered,
+                    place: self.places,
                     edge: 0,
                 });
-                self.order.insert(self.entered, id);
+                self.order.insert(self.places, id);
                 if self.living.len() > self.max.0
                     && let Some((_, oldest)) = self.order.pop_first()
                 {
                     self.living.remove(&oldest);
                     self.forget(oldest);
                 }
-                known.then_some(totals)
+                first.then_some(totals)
             }
         }
     }
 
     fn ends(&mut self, id: Id, totals: TcpFlowDelta, now: Instant) -> Option<TcpFlowDelta> {
         let part = if let Some(mut one) = self.living.remove(&id) {
-            self.order.remove(&one.entered);
+            self.order.remove(&one.place);
             Some(advance(&mut one.told, &totals))
         } else {
             self.is_first(id).then_some(totals)

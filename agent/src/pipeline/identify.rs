@@ -169,7 +169,9 @@ impl<R: Resolver> Identify<R> {
             let netns = owner.map_or(0, |(_, actor)| actor.netns);
             let now = Instant::now().into_std();
             let standing = self.deltas.take(netns, opened_ns, flow, now);
-            self.ledger.set_forgotten(self.deltas.forgotten());
+            if self.deltas.forgotten() > 0 {
+                self.ledger.set_forgotten(self.deltas.forgotten());
+            }
             if self.merge(&event, standing) {
                 return;
             }

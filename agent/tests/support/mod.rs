@@ -297,6 +297,7 @@ pub fn options() -> Options<NoDisk> {
         },
         targets: vec![],
         edges: false,
+        sockets: 1,
         intervals: Intervals {
             flows: long,
             stats: long,

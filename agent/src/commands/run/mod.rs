@@ -86,6 +86,7 @@ impl Plan {
         );
         let identifier = Identifier::start(self.identity, &Handle::current())?;
         let options = self.kernel;
+        let sockets = options.sockets as usize;
         let kernel = privileged.run(move || Kernel::load(&options))??;
         let socket = disk
             .is_some()
@@ -109,6 +110,7 @@ impl Plan {
             limits,
             targets: self.targets,
             edges: settings.flow_records == Some(FlowRecords::Edges),
+            sockets,
             intervals: Intervals {
                 flows: settings.flow_interval.unwrap_or(10 * second),
                 stats: settings.stats_interval.unwrap_or(10 * second),

@@ -42,7 +42,7 @@ fn take(
 
 #[test]
 fn the_parts_add_up_to_the_totals_and_nothing_is_kept() {
-    let (mut deltas, now) = (Deltas::new(Duration::ZERO), Instant::now());
+    let (mut deltas, now) = (Deltas::new(Duration::ZERO, 1), Instant::now());
     let mut told = Vec::new();
     for total in [10, 10, 25] {
         told.push(take(&mut deltas, 1, 5, State::Open, total, now));
@@ -64,7 +64,7 @@ fn the_parts_add_up_to_the_totals_and_nothing_is_kept() {
 
 #[test]
 fn a_record_that_was_overtaken_adds_nothing_and_leaves_nothing() {
-    let (mut deltas, now) = (Deltas::new(Duration::ZERO), Instant::now());
+    let (mut deltas, now) = (Deltas::new(Duration::ZERO, 1), Instant::now());
     assert_eq!(take(&mut deltas, 1, 5, State::Open, 10, now), Some(10));
     assert_eq!(take(&mut deltas, 1, 5, State::Closed, 30, now), Some(20));
     assert_eq!(take(&mut deltas, 1, 5, State::Open, 20, now), Some(0));
@@ -80,7 +80,7 @@ fn a_record_that_was_overtaken_adds_nothing_and_leaves_nothing() {
 
 #[test]
 fn a_forgotten_connection_has_no_part_rather_than_a_wrong_one() {
-    let (mut deltas, now) = (Deltas::new(Duration::ZERO), Instant::now());
+    let (mut deltas, now) = (Deltas::new(Duration::ZERO, 1), Instant::now());
     deltas.max = (2, 2);
     for port in 1..=3 {
         let opened = 10 * u64::from(port);
@@ -101,8 +101,21 @@ fn a_forgotten_connection_has_no_part_rather_than_a_wrong_one() {
 }
 
 #[test]
+fn the_one_silent_longest_is_forgotten() {
+    let (mut deltas, now) = (Deltas::new(Duration::ZERO, 1), Instant::now());
+    deltas.max = (2, 2);
+    for (port, part) in [(1, 10), (2, 10), (1, 0), (3, 10), (1, 0)] {
+        let opened = 10 * u64::from(port);
+        let told = take(&mut deltas, port, opened, State::Open, 10, now);
+        assert_eq!(told, Some(part), "{port}");
+    }
+    assert_eq!(take(&mut deltas, 2, 20, State::Open, 10, now), None);
+    assert_eq!(Deltas::new(Duration::ZERO, 50_000).max.0, 50_000);
+}
+
+#[test]
 fn an_end_that_was_forgotten_early_is_not_told_again() {
-    let (mut deltas, now) = (Deltas::new(Duration::ZERO), Instant::now());
+    let (mut deltas, now) = (Deltas::new(Duration::ZERO, 1), Instant::now());
     deltas.max = (9, 2);
     for port in 1..=3 {
         let opened = 10 * u64::from(port);

@@ -12,7 +12,7 @@ struct Stage {
 
 fn stage(max: usize) -> Stage {
     Stage {
-        deltas: Deltas::new(Duration::ZERO),
+        deltas: Deltas::new(Duration::ZERO, 1),
         edges: Edges {
             max,
             ..Edges::default()
