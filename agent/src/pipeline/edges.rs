@@ -1,10 +1,11 @@
 //! Records of connections summed up by workload and other end, for nodes with more
 //! connections than anyone wants to read about.
 
+mod ends;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
-use bytes::Bytes;
 use culprit_proto::time;
 use culprit_proto::v1::{
     Endpoint, Event, Identity, TcpEdge, TcpFlow,
@@ -13,35 +14,13 @@ use culprit_proto::v1::{
 };
 
 use super::deltas::{Deltas, Standing};
+use ends::{Key, brief, far, key, port, shared};
 
 /// Edges of an interval that are told apart; what goes beyond is summed up in one.
 const MAX_EDGES: usize = 4096;
 
 /// The edge of all that are too many.
 const OTHER: u64 = 1;
-
-/// Who talks to whom.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    who: Party,
-    peer: Party,
-    port: u32,
-    role: i32,
-}
-
-/// One end, as far as it is told from others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Party {
-    /// Namespace, kind and name.
-    Workload(String, i32, String),
-    /// Namespace, name and uid.
-    Pod(String, String, String),
-    Container(String),
-    /// A host process.
-    Cgroup(String),
-    Address(Bytes),
-    Unknown,
-}
 
 #[derive(Debug, Default)]
 struct Edge {
@@ -90,7 +69,12 @@ impl Edges {
             edge.peer = shared(edge.peer.take(), event.peer.as_ref());
         } else {
             edge.who = event.who.as_ref().map(brief);
-            edge.peer = event.peer.as_ref().map(brief);
+            // The process that has an address is all that names it.
+            let process = event.peer.as_ref().filter(|_| !named);
+            edge.peer = event.peer.as_ref().map(|peer| Identity {
+                process: process.and_then(|peer| peer.process.clone()),
+                ..brief(peer)
+            });
             let port = port(flow);
             edge.sums.remote = far(flow).filter(|_| !named).map(|end| Endpoint {
                 // A client's says nothing.
@@ -169,94 +153,6 @@ fn add(sums: &mut TcpEdge, flow: &TcpFlow, standing: Standing) {
         }
         None => sums.unsure += 1,
     }
-}
-
-fn far(flow: &TcpFlow) -> Option<&Endpoint> {
-    flow.remote_nat.as_ref().or(flow.remote.as_ref())
-}
-
-/// The server's, behind all translation.
-fn port(flow: &TcpFlow) -> u32 {
-    let server = match flow.role() {
-        Role::Client => far(flow),
-        Role::Server => flow.local.as_ref(),
-        Role::Unknown => None,
-    };
-    server.map_or(0, |end| end.port)
-}
-
-fn key(event: &Event, flow: &TcpFlow) -> Key {
-    let cgroup = event.who.as_ref().and_then(|who| who.cgroup.as_ref());
-    Key {
-        who: party(event.who.as_ref()).unwrap_or_else(|| {
-            cgroup.map_or(Party::Unknown, |cgroup| Party::Cgroup(cgroup.path.clone()))
-        }),
-        peer: party(event.peer.as_ref()).unwrap_or_else(|| {
-            far(flow).map_or(Party::Unknown, |end| Party::Address(end.ip.clone()))
-        }),
-        port: port(flow),
-        role: flow.role,
-    }
-}
-
-fn party(identity: Option<&Identity>) -> Option<Party> {
-    let identity = identity?;
-    if let Some(pod) = &identity.pod {
-        let workload = pod.workload.as_ref();
-        return Some(
-            match workload.filter(|workload| !workload.name.is_empty()) {
-                Some(workload) => {
-                    Party::Workload(pod.namespace.clone(), workload.kind, workload.name.clone())
-                }
-                None => Party::Pod(pod.namespace.clone(), pod.name.clone(), pod.uid.clone()),
-            },
-        );
-    }
-    let container = identity.container.as_ref()?;
-    Some(Party::Container(container.id.clone()))
-}
-
-impl Party {
-    fn is_named(&self) -> bool {
-        matches!(
-            self,
-            Self::Workload(..) | Self::Pod(..) | Self::Container(_)
-        )
-    }
-}
-
-/// Without process and labels.
-fn brief(identity: &Identity) -> Identity {
-    let mut brief = Identity {
-        process: None,
-        ..identity.clone()
-    };
-    if let Some(pod) = &mut brief.pod {
-        pod.labels.clear();
-    }
-    brief
-}
-
-/// What is true of both: pods of a workload share it and their namespace, no more.
-fn shared(one: Option<Identity>, other: Option<&Identity>) -> Option<Identity> {
-    let (mut one, other) = (one?, other?);
-    if one.container != other.container {
-        one.container = None;
-    }
-    if one.cgroup != other.cgroup {
-        one.cgroup = None;
-    }
-    if one.netns != other.netns {
-        one.netns = 0;
-    }
-    if let (Some(pod), Some(another)) = (&mut one.pod, &other.pod)
-        && (&pod.uid, &pod.name) != (&another.uid, &another.name)
-    {
-        pod.name.clear();
-        pod.uid.clear();
-        pod.ips.clear();
-    }
-    Some(one)
 }
 
 #[cfg(test)]

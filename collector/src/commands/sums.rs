@@ -14,8 +14,15 @@ const MAX: usize = 1_000_000;
 /// Both ends of what no edge of its own had room for.
 const OTHERS: &str = "(others)";
 
-/// An edge as one node tells it.
-type Place = (String, Key, Role);
+/// An edge as one node tells it, and the node on which its client is, as far as
+/// that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    node: String,
+    key: Key,
+    role: Role,
+    home: Option<String>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Told {
@@ -23,6 +30,15 @@ struct Told {
     closed: u64,
     /// The newest record: when, and how many were open then.
     last: (u64, u64),
+}
+
+/// An edge of the map.
+pub(super) struct Edge<'a> {
+    pub(super) key: &'a Key,
+    pub(super) role: Role,
+    /// Where its client is; for edges that servers tell.
+    pub(super) home: Option<&'a str>,
+    pub(super) sum: Sum,
 }
 
 /// Collects edges.
@@ -38,7 +54,7 @@ impl Sums {
         if self.told.len() >= MAX && !self.told.contains_key(&place) {
             return false;
         }
-        let server = place.2 == Role::Server;
+        let server = place.role == Role::Server;
         let told = self.told.entry(place).or_default();
         let (sent, received) = (edge.bytes_sent, edge.bytes_received);
         told.sum.add(&Sum {
@@ -53,26 +69,36 @@ impl Sums {
         true
     }
 
-    /// Edges that their clients tell.
-    pub(super) fn clients(&self) -> HashSet<&Key> {
+    /// Nodes that tell sums of their clients: what servers say of these is told.
+    pub(super) fn nodes(&self) -> HashSet<&str> {
         self.told
             .keys()
-            .filter(|(_, _, role)| *role == Role::Client)
-            .map(|(_, key, _)| key)
+            .filter(|place| place.role == Role::Client)
+            .map(|place| place.node.as_str())
             .collect()
     }
 
-    /// Each edge with its sum and whether its client tells it; connections that
-    /// ended or were open at last.
-    pub(super) fn edges(&self) -> impl Iterator<Item = (&Key, Role, Sum)> {
-        self.told.iter().map(|((_, key, role), told)| {
-            let connections = told.closed.saturating_add(told.last.1);
-            let sum = Sum {
-                connections,
+    /// Each edge with its sum: connections that ended or were open at last.
+    pub(super) fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
+        self.told.iter().map(|(place, told)| Edge {
+            key: &place.key,
+            role: place.role,
+            home: place.home.as_deref(),
+            sum: Sum {
+                connections: told.closed.saturating_add(told.last.1),
                 ..told.sum.clone()
-            };
-            (key, *role, sum)
+            },
         })
+    }
+}
+
+/// The node on which the other end is: loopback and what the agent itself names are
+/// on its own, the collector says so of others.
+pub(super) fn home(node: &str, event: &Event, far: Option<&Endpoint>) -> Option<String> {
+    match &event.peer {
+        Some(peer) if !peer.node.is_empty() => Some(peer.node.clone()),
+        Some(_) => Some(node.to_owned()),
+        None => far?.addr()?.is_loopback().then(|| node.to_owned()),
     }
 }
 
@@ -83,7 +109,12 @@ fn place(node: &str, event: &Event, edge: &TcpEdge) -> Place {
             server: OTHERS.to_owned(),
             port: 0,
         };
-        return (node.to_owned(), key, Role::Client);
+        return Place {
+            node: node.to_owned(),
+            key,
+            role: Role::Client,
+            home: None,
+        };
     }
     let who = name(event.who.as_ref())
         .filter(|name| name != "/")
@@ -107,5 +138,11 @@ fn place(node: &str, event: &Event, edge: &TcpEdge) -> Place {
         server,
         port,
     };
-    (node.to_owned(), key, role)
+    let home = home(node, event, edge.remote.as_ref()).filter(|_| role == Role::Server);
+    Place {
+        node: node.to_owned(),
+        key,
+        role,
+        home,
+    }
 }
