@@ -148,7 +148,7 @@ culprit-agent: --log-level "nois=e=y" is no filter; write a level such as info, 
     assert_data_eq!(
         error(&["dump", "--kind", "tcp"]),
         str![[r#"
-error: invalid value 'tcp' for '--kind <KIND>': there is no event kind "tcp"; the kinds are tcp_connect, tcp_flow, icmp_echo, softirq_stall, oom_kill, loss, coverage, node_stats, dns_lookup, tcp_listen, workload_stats, finding, inventory
+error: invalid value 'tcp' for '--kind <KIND>': there is no event kind "tcp"; the kinds are tcp_connect, tcp_flow, icmp_echo, softirq_stall, oom_kill, loss, coverage, node_stats, dns_lookup, tcp_listen, workload_stats, finding, inventory, tcp_edge
 
 For more information, try '--help'.
 

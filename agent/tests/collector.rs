@@ -154,6 +154,8 @@ fn with_spool(
         limits: plain.limits,
         targets: plain.targets,
         intervals: plain.intervals,
+        edges: plain.edges,
+        sockets: plain.sockets,
         identity_wait: plain.identity_wait,
         findings: None,
         // No node: its addresses would be an event as well.

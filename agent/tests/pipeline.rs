@@ -9,7 +9,9 @@ use std::time::Duration;
 use culprit_agent::identity::{Actor, CgroupChange};
 use culprit_agent::journal::account::{Base, LaneLife};
 use culprit_agent::pipeline::agent::{Agent, Former, Options};
+use culprit_agent::pipeline::driver::Intervals;
 use culprit_agent::pipeline::source::{BadRecord, Draft, Observation, Slot};
+use culprit_proto::v1::tcp_flow::State;
 use culprit_proto::v1::{Event, LossCounter, NodeAccount, OomKill, event::Kind, oom_kill};
 use support::{connect, connect_by, events, events_when, options, ports};
 
@@ -174,6 +176,7 @@ async fn an_oom_kill_names_the_owner_of_the_limit_and_its_scope() {
     };
     feed.raw(Ok(Observation::Cgroup(change.clone())));
     feed.give(Draft {
+        opened_ns: 0,
         event: Event {
             kind: Some(Kind::OomKill(OomKill::default())),
             ..Event::default()
@@ -245,10 +248,16 @@ fn balanced(account: &NodeAccount) -> bool {
             + account.retained
             + account.in_ring
             + account.local
+            + account.merged
             + lost(&account.lost)
         && account.lanes.iter().all(|lane| {
             lane.seen
-                == lane.committed + lane.retained + lane.in_ring + lane.local + lost(&lane.lost)
+                == lane.committed
+                    + lane.retained
+                    + lane.in_ring
+                    + lane.local
+                    + lane.merged
+                    + lost(&lane.lost)
         })
 }
 
@@ -286,6 +295,58 @@ async fn every_event_is_accounted_for_at_every_moment() {
         [("bad_record".to_owned(), 1), ("ring_full".to_owned(), 7)].into()
     );
     assert_eq!(account.lanes[1].local, 3000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_become_sums_and_every_record_is_accounted_for() {
+    let (mut source, feed) = support::source();
+    source.flows.push(support::flow(9, State::Open, 5));
+    let options = Options {
+        edges: true,
+        identity_wait: Duration::from_millis(50),
+        intervals: Intervals {
+            flows: Duration::from_millis(20),
+            ..options().intervals
+        },
+        ..options()
+    };
+    let agent = Agent::start(options, source, support::names()).unwrap();
+    let (journal, about, driver) = (agent.journal(), agent.about(), agent.driver());
+    let told = |events: &[Event]| {
+        let (mut records, mut closed, mut sent) = (0, 0, 0);
+        for event in events {
+            if let Some(Kind::TcpEdge(edge)) = &event.kind {
+                assert!(event.who.as_ref().unwrap().process.is_none());
+                records += edge.records;
+                closed += edge.closed;
+                sent += edge.bytes_sent;
+            }
+        }
+        (records, closed, sent)
+    };
+    for port in 100..600 {
+        feed.give(support::flow(port, State::Closed, 3));
+        if port % 100 == 0 {
+            driver.count().await;
+            let account = about.account();
+            assert!(balanced(&account), "{account:?}");
+        }
+    }
+    let all = events_when(&journal, |events| told(events).1 == 500).await;
+    assert!(told(&all).2 <= 1505);
+    driver.count().await;
+    let account = about.account();
+    assert!(balanced(&account), "{account:?}");
+    let totals = agent.stop(PATIENCE).await;
+    let all = events(&journal);
+    assert!(!kinds(&all).contains(&"tcp_flow"));
+    let (records, closed, sent) = told(&all);
+    assert_eq!((records, closed, sent), (501, 500, 1505));
+    let account = about.account();
+    assert!(balanced(&account), "{account:?}");
+    let bulk = &account.lanes[2];
+    assert_eq!((bulk.merged, bulk.retained, bulk.in_ring), (records, 0, 0));
+    assert!(totals.ends_with("; 501 merged into edges"), "{totals}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

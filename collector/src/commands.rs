@@ -6,6 +6,7 @@ mod map;
 mod run;
 mod show;
 mod source;
+mod sums;
 mod table;
 
 use std::process::ExitCode;

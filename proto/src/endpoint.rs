@@ -38,6 +38,7 @@ impl Event {
         match &self.kind {
             Some(Kind::TcpConnect(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
             Some(Kind::TcpFlow(one)) => one.remote_nat.as_ref().or(one.remote.as_ref()),
+            Some(Kind::TcpEdge(one)) => one.remote.as_ref(),
             _ => None,
         }
     }
@@ -47,6 +48,7 @@ impl Event {
         match &self.kind {
             Some(Kind::TcpConnect(_)) => true,
             Some(Kind::TcpFlow(one)) => one.role() == Role::Client,
+            Some(Kind::TcpEdge(one)) => one.role() == Role::Client,
             _ => false,
         }
     }

@@ -34,11 +34,13 @@ pub enum EventKind {
     Finding,
     /// Pods of the node and their addresses.
     Inventory,
+    /// Records of connections between two ends, summed up.
+    TcpEdge,
 }
 
 impl EventKind {
     /// Every kind, in the order of the proto.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TcpConnect,
         Self::TcpFlow,
         Self::IcmpEcho,
@@ -52,6 +54,7 @@ impl EventKind {
         Self::WorkloadStats,
         Self::Finding,
         Self::Inventory,
+        Self::TcpEdge,
     ];
 
     /// Field name in `Event`'s oneof, as JSON and the command line have it.
@@ -70,6 +73,7 @@ impl EventKind {
             Self::WorkloadStats => "workload_stats",
             Self::Finding => "finding",
             Self::Inventory => "inventory",
+            Self::TcpEdge => "tcp_edge",
         }
     }
 
@@ -84,7 +88,7 @@ impl EventKind {
             | Self::DnsLookup
             | Self::TcpListen
             | Self::Inventory => Lane::Signal,
-            Self::TcpFlow | Self::NodeStats | Self::WorkloadStats => Lane::Bulk,
+            Self::TcpFlow | Self::NodeStats | Self::WorkloadStats | Self::TcpEdge => Lane::Bulk,
         }
     }
 
@@ -104,6 +108,7 @@ impl EventKind {
             Some(event::Kind::WorkloadStats(_)) => Self::WorkloadStats,
             Some(event::Kind::Finding(_)) => Self::Finding,
             Some(event::Kind::Inventory(_)) => Self::Inventory,
+            Some(event::Kind::TcpEdge(_)) => Self::TcpEdge,
             None => return None,
         })
     }

@@ -1,6 +1,7 @@
 //! Events as readable lines, and strings made harmless for a terminal.
 
 pub mod dns;
+mod edge;
 mod escape;
 mod finding;
 mod listen;

@@ -177,6 +177,13 @@ fn account(account: Option<&NodeAccount>) -> String {
         account.lost.values().sum(),
     ];
     row("all", counts, "");
+    if account.merged > 0 {
+        let _ = writeln!(
+            out,
+            "{} of BULK are in no column: merged, their sums are told as tcp_edge",
+            account.merged
+        );
+    }
     if account.unclean_stops > 0 {
         let _ = writeln!(
             out,

@@ -25,6 +25,16 @@ pub enum StdoutFormat {
     Json,
 }
 
+/// What becomes of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowRecords {
+    /// Records of each connection (`tcp_flow`).
+    Connections,
+    /// Sums by workload, other end, port and role (`tcp_edge`).
+    Edges,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -112,6 +122,11 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "units::optional_duration")]
     pub flow_interval: Option<Duration>,
+    /// What is told of connections: records of each, or each interval's sums by
+    /// workload, other end, port and role, for nodes with very many
+    /// [default: connections]
+    #[arg(long, value_name = "WHAT")]
+    pub flow_records: Option<FlowRecords>,
     /// Time between two reports of statistics and losses [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "units::optional_duration")]
@@ -220,6 +235,7 @@ impl Settings {
             icmp_limit: self.icmp_limit.or(file.icmp_limit),
             sockets: self.sockets.or(file.sockets),
             flow_interval: self.flow_interval.or(file.flow_interval),
+            flow_records: self.flow_records.or(file.flow_records),
             stats_interval: self.stats_interval.or(file.stats_interval),
             identity_wait: self.identity_wait.or(file.identity_wait),
             proc_root: self.proc_root.or(file.proc_root),

@@ -103,6 +103,7 @@ impl Context<'_> {
         let evidence = self.output.append(event)?;
         if super::wants(event) {
             self.appended.push(Seen {
+                merged: false,
                 event: event.clone(),
                 lane: evidence.lane(),
                 seq: evidence.seq,

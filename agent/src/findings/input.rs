@@ -13,19 +13,22 @@ use crate::pipeline::source::{Draft, Note};
 /// the findings go on without it. The events themselves are in the journal.
 const QUEUE: usize = 4096;
 
-/// An event that is named and in the journal.
+/// An event that is named, and in the journal or in an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// What happened.
     pub event: Event,
     /// Where in the journal.
     pub lane: Lane,
-    /// Its number there.
+    /// Its number there; 0 when `merged`.
     pub seq: u64,
+    /// A `tcp_flow` that was summed up with others (`tcp_edge`): there is no record of
+    /// its own to refer to.
+    pub merged: bool,
 }
 
 impl Seen {
-    /// The reference that a finding carries.
+    /// The reference that a finding carries; not of what is `merged`.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
         Evidence {

@@ -2,7 +2,7 @@
 //! of the agent:
 //!
 //! ```text
-//! seen     = in_ring + queued + lost before the spool + appended
+//! seen     = in_ring + queued + lost before the spool + appended + merged
 //! appended = committed + lost in the spool + retained
 //! ```
 //!
@@ -40,6 +40,8 @@ pub struct LaneLife {
     pub spool_lost: Lost,
     /// Meant for no collector.
     pub local: u64,
+    /// No records of their own: others tell their sums.
+    pub merged: u64,
     /// Events of killed runs that had been numbered although the spool knew
     /// nothing of it.
     pub late: u64,
@@ -67,6 +69,8 @@ pub struct Base {
     /// As in [`LaneLife`].
     pub local: u64,
     /// As in [`LaneLife`].
+    pub merged: u64,
+    /// As in [`LaneLife`].
     pub late: u64,
 }
 
@@ -76,10 +80,10 @@ impl Base {
     #[must_use]
     pub fn new(life: LaneLife, appended: u64, recovered: u64) -> Self {
         let lost = sum(&life.lost);
-        let expected = life.seen.saturating_sub(lost);
+        let expected = life.seen.saturating_sub(lost + life.merged);
         let unclean = expected.saturating_sub(appended);
         Self {
-            seen: lost + appended + unclean,
+            seen: lost + life.merged + appended + unclean,
             appended,
             committed: appended
                 .saturating_sub(sum(&life.spool_lost))
@@ -89,6 +93,7 @@ impl Base {
             spool_lost: life.spool_lost,
             unclean,
             local: life.local,
+            merged: life.merged,
             late: life.late,
         }
     }
@@ -103,6 +108,8 @@ pub struct LaneNow {
     pub in_ring: u64,
     /// In the agent, before the journal.
     pub queued: u64,
+    /// Not journaled: sums of them were.
+    pub merged: u64,
     /// Lost before the journal in this run, and `unclean_stop`.
     pub lost: Lost,
     /// From here on.
@@ -158,6 +165,7 @@ impl LaneNow {
             appended: base.appended + self.totals.recovered_late + self.totals.appended,
             lost: self.lost_before(base),
             outage_seconds: self.outage_seconds,
+            merged: base.merged + self.merged,
         }
     }
 
@@ -175,6 +183,7 @@ impl LaneNow {
             lost,
             outage_seconds: self.outage_seconds,
             local: base.local + self.totals.local,
+            merged: base.merged + self.merged,
         }
     }
 
@@ -186,6 +195,7 @@ impl LaneNow {
             lost: self.lost_before(base),
             spool_lost: self.spool_lost(base),
             local: base.local + self.totals.local,
+            merged: base.merged + self.merged,
             late: base.late + self.totals.recovered_late,
             mark: self.mark,
         }
@@ -217,15 +227,17 @@ mod tests {
                 + account.retained
                 + account.in_ring
                 + account.local
+                + account.merged
                 + sum(&account.lost)
     }
 
     #[test]
     fn a_first_run_balances() {
         let now = LaneNow {
-            seen: 20,
+            seen: 26,
             in_ring: 1,
             queued: 2,
+            merged: 6,
             lost: lost("ring_full", 4),
             totals: LaneTotals {
                 appended: 13,
@@ -241,7 +253,7 @@ mod tests {
         let report = now.report(Lane::Bulk, &Base::default());
         assert_eq!(
             report.seen,
-            report.in_ring + report.queued + sum(&report.lost) + report.appended
+            report.in_ring + report.queued + sum(&report.lost) + report.appended + report.merged
         );
     }
 
@@ -281,6 +293,27 @@ mod tests {
             account.lost,
             [("expired".to_owned(), 5), ("shed".to_owned(), 10)].into()
         );
+    }
+
+    #[test]
+    fn what_was_merged_is_not_lost_with_the_run() {
+        let life = LaneLife {
+            seen: 100,
+            lost: lost("shed", 10),
+            merged: 60,
+            ..LaneLife::default()
+        };
+        let base = Base::new(life, 25, 0);
+        assert_eq!((base.unclean, base.seen, base.merged), (5, 100, 60));
+        let now = LaneNow {
+            merged: 3,
+            seen: 3,
+            lost: lost(UNCLEAN_STOP, base.unclean),
+            ..LaneNow::default()
+        };
+        let account = now.account(Lane::Bulk, &base);
+        assert!(balanced(&account), "{account:?}");
+        assert_eq!((account.merged, now.life(&base).merged), (63, 63));
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl About {
             all.retained += lane.retained;
             all.in_ring += lane.in_ring;
             all.local += lane.local;
+            all.merged += lane.merged;
             account::add(&mut all.lost, &lane.lost);
         }
         all.lanes = lanes;

@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::about::About;
+use super::deltas::Deltas;
 use super::driver::{self, Driver, Intervals, Work};
+use super::edges::Edges;
 use super::host::{Host, Looker};
 use super::identify::Identify;
 use super::intake;
@@ -58,6 +60,10 @@ pub struct Options<D> {
     pub targets: Vec<Target>,
     /// Sweeps and reports.
     pub intervals: Intervals,
+    /// Connections are told as sums by workload and other end.
+    pub edges: bool,
+    /// Connections that the probes follow at most.
+    pub sockets: usize,
     /// How long an event may wait for its names.
     pub identity_wait: Duration,
     /// Which findings are looked for; `None`: none, and nothing is read for
@@ -166,6 +172,8 @@ impl Agent {
         let stage = Identify {
             peers: Peers::new(Arc::clone(&resolver) as _, host, source.take_names()),
             resolver,
+            deltas: Deltas::new(options.identity_wait, options.sockets),
+            edges: options.edges.then(Edges::default),
             journal: Arc::clone(&journal),
             ledger: Arc::clone(&ledger),
             findings: inlet,

@@ -164,6 +164,7 @@ fn drive<S: Source>(work: Work<S>, orders: &Receiver<Order>) {
         if let Some(intake) = &intake {
             if now >= next_flows {
                 source.sweep_flows(&mut |draft| intake.push_waiting(draft));
+                intake.swept();
                 next_flows = Instant::now() + intervals.flows;
             }
             if now >= next_stats {

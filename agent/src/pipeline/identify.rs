@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culprit_proto::kind::EventKind;
-use culprit_proto::v1::{Event, Identity, event::Kind, oom_kill};
+use culprit_proto::v1::{Event, Identity, Lane, event::Kind, oom_kill};
 use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::intake::Inbox;
+use super::deltas::{Deltas, Standing};
+use super::edges::Edges;
+use super::intake::{Inbox, Item};
 use super::ledger::Ledger;
 use super::peers::Peers;
 use super::source::{Draft, Resolver, Slot};
@@ -32,6 +34,10 @@ pub struct Identify<R> {
     pub resolver: Arc<R>,
     /// Who is at the other end.
     pub peers: Peers,
+    /// What each record of a connection adds to the one before.
+    pub deltas: Deltas,
+    /// Sums them up instead of recording each; `None`: each is recorded.
+    pub edges: Option<Edges>,
     /// Where events go.
     pub journal: Arc<Journal>,
     /// Counts events that could not wait.
@@ -59,7 +65,7 @@ impl<R: Resolver> Identify<R> {
         let mut again = interval(ASK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let draft = tokio::select! {
+            let item = tokio::select! {
                 biased;
                 // A container's cgroup before its first event.
                 Some(change) = cgroups.recv() => {
@@ -73,17 +79,21 @@ impl<R: Resolver> Identify<R> {
                     }
                     continue;
                 }
-                Some(draft) = critical.recv() => draft,
-                Some(draft) = signal.recv() => draft,
-                Some(draft) = bulk.recv() => draft,
+                Some(item) = critical.recv() => item,
+                Some(item) = signal.recv() => item,
+                Some(item) = bulk.recv() => item,
                 else => break,
             };
-            self.take(draft, &mut held);
+            match item {
+                Item::Event(draft) => self.take(draft, &mut held),
+                Item::Swept => self.tell_edges(),
+            }
         }
         for Held { draft, .. } in held {
             let (identities, _) = self.identities(&draft);
             self.record(*draft, identities);
         }
+        self.tell_edges();
     }
 
     fn take(&mut self, draft: Box<Draft>, held: &mut VecDeque<Held>) {
@@ -145,13 +155,30 @@ impl<R: Resolver> Identify<R> {
     }
 
     fn record(&mut self, draft: Draft, identities: Vec<Identity>) {
-        let Draft { mut event, actors } = draft;
+        let Draft {
+            mut event,
+            actors,
+            opened_ns,
+        } = draft;
         for ((slot, actor), identity) in actors.iter().zip(identities) {
             self.place(&mut event, *slot, actor, identity);
         }
         self.peers.name(&mut event);
-        if let Some((_, actor)) = actors.iter().find(|(slot, _)| *slot == Slot::Who) {
+        let owner = actors.iter().find(|(slot, _)| *slot == Slot::Who);
+        if let Some((_, actor)) = owner {
             self.peers.look_up(&mut event, actor.cgroup_memory);
+        }
+        if let Some(Kind::TcpFlow(flow)) = &mut event.kind {
+            let netns = owner.map_or(0, |(_, actor)| actor.netns);
+            let now = Instant::now().into_std();
+            let standing = self.deltas.take(netns, opened_ns, flow, now);
+            if self.deltas.forgotten() > 0 {
+                self.ledger.set_forgotten(self.deltas.forgotten());
+            }
+            if self.merge(&event, standing) {
+                self.show(event, Lane::Bulk, None);
+                return;
+            }
         }
         // Every draft has a kind: the probes make no other.
         let Some(kind) = EventKind::of(&event) else {
@@ -159,12 +186,44 @@ impl<R: Resolver> Identify<R> {
         };
         let encoded = event.encode_to_vec().into();
         let seq = self.journal.append(kind, event.time, encoded);
+        self.show(event, kind.lane(), Some(seq));
+    }
+
+    /// To the findings; without a number there is no record to refer to.
+    fn show(&self, event: Event, lane: Lane, seq: Option<u64>) {
         if self.findings.wants(&event) {
             self.findings.seen(findings::Seen {
                 event,
-                lane: kind.lane(),
-                seq,
+                lane,
+                seq: seq.unwrap_or(0),
+                merged: seq.is_none(),
             });
+        }
+    }
+
+    /// Adds a record to its edge, if edges are told.
+    fn merge(&mut self, event: &Event, standing: Standing) -> bool {
+        let (Some(edges), Some(Kind::TcpFlow(flow))) = (&mut self.edges, &event.kind) else {
+            return false;
+        };
+        let number = edges.add(event, flow, standing);
+        self.deltas.belongs(standing, number);
+        true
+    }
+
+    /// The edges of an interval into the journal. Until then their records count as
+    /// under way: what is killed meanwhile is lost with them.
+    fn tell_edges(&mut self) {
+        let Some(edges) = &mut self.edges else {
+            return;
+        };
+        for (records, event) in edges.take(&self.deltas) {
+            if let Some(kind) = EventKind::of(&event) {
+                self.ledger.add_made(kind.lane());
+                self.ledger.add_merged(kind.lane(), records);
+                self.journal
+                    .append(kind, event.time, event.encode_to_vec().into());
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use culprit_proto::kind::{self, EventKind};
-use culprit_proto::v1::event::Kind;
+use culprit_proto::v1::{Lane, event::Kind};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 use super::ledger::{Ledger, Loss, is_counted, lane_of, probe_of};
@@ -19,10 +19,19 @@ const QUEUE: usize = 8192;
 /// unknown cgroup is looked for in the tree.
 const CGROUP_QUEUE: usize = 4096;
 
+/// What the queues carry.
+#[derive(Debug)]
+pub enum Item {
+    /// An event without its names.
+    Event(Box<Draft>),
+    /// The sweep's records of this interval are all before this.
+    Swept,
+}
+
 /// The reader's end; the sweep of the connections has another.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    lanes: [Sender<Box<Draft>>; 3],
+    lanes: [Sender<Item>; 3],
     cgroups: Sender<CgroupChange>,
     findings: Inlet,
     ledger: Arc<Ledger>,
@@ -32,7 +41,7 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Inbox {
     /// In the order of the lanes.
-    pub lanes: [Receiver<Box<Draft>>; 3],
+    pub lanes: [Receiver<Item>; 3],
     /// Cgroups that came or went.
     pub cgroups: Receiver<CgroupChange>,
 }
@@ -94,9 +103,9 @@ impl Intake {
 
     fn push(&self, draft: Box<Draft>) {
         let lane = kind::lane(&draft.event);
-        if let Err(error) = self.lanes[lane as usize].try_send(draft) {
-            let (TrySendError::Full(draft) | TrySendError::Closed(draft)) = error;
-            self.shed(&draft);
+        if let Err(error) = self.lanes[lane as usize].try_send(Item::Event(draft)) {
+            let (TrySendError::Full(item) | TrySendError::Closed(item)) = error;
+            self.shed(&item);
         }
     }
 
@@ -105,12 +114,20 @@ impl Intake {
     pub fn push_waiting(&self, draft: Draft) {
         let lane = kind::lane(&draft.event);
         self.ledger.add_made(lane);
-        if let Err(error) = self.lanes[lane as usize].blocking_send(Box::new(draft)) {
+        let item = Item::Event(Box::new(draft));
+        if let Err(error) = self.lanes[lane as usize].blocking_send(item) {
             self.shed(&error.0);
         }
     }
 
-    fn shed(&self, draft: &Draft) {
+    /// An interval of the sweep is over.
+    pub fn swept(&self) {
+        // An error means that the stage is gone: nobody waits for it.
+        let _ = self.lanes[Lane::Bulk as usize].blocking_send(Item::Swept);
+    }
+
+    fn shed(&self, item: &Item) {
+        let Item::Event(draft) = item else { return };
         let probe = EventKind::of(&draft.event).map_or("agent", probe_of);
         self.ledger
             .lost(probe, kind::lane(&draft.event), Loss::Shed, 1);

@@ -53,6 +53,7 @@ pub fn probe_of(kind: EventKind) -> &'static str {
         | EventKind::NodeStats
         | EventKind::WorkloadStats
         | EventKind::Finding
+        | EventKind::TcpEdge
         | EventKind::Inventory => "agent",
     }
 }
@@ -82,8 +83,12 @@ struct Counts {
     read_by_lane: [u64; 3],
     /// Events that the agent made itself.
     made: [u64; 3],
+    /// Of all those, the ones that are in a sum instead of the journal.
+    merged: [u64; 3],
     /// Events sent without all names because too many waited for theirs.
     unnamed: u64,
+    /// Connections whose next record does not say what it adds.
+    forgotten: u64,
 }
 
 impl Counts {
@@ -122,7 +127,8 @@ impl Counts {
             // not hide anything.
             seen: seen + self.made[at] + read.saturating_sub(out),
             in_ring: out.saturating_sub(read),
-            queued: (read + self.made[at]).saturating_sub(inside + appended),
+            queued: (read + self.made[at]).saturating_sub(inside + appended + self.merged[at]),
+            merged: self.merged[at],
             lost,
             ..LaneNow::default()
         }
@@ -285,10 +291,21 @@ impl Ledger {
         self.counts().made[lane as usize] += 1;
     }
 
+    /// Counts events whose sums are made known in their place, once they are.
+    pub fn add_merged(&self, lane: Lane, count: u64) {
+        self.counts().merged[lane as usize] += count;
+    }
+
     /// Counts an event that was sent without waiting for its names any longer
     /// because too many waited.
     pub fn add_unnamed(&self) {
         self.counts().unnamed += 1;
+    }
+
+    /// Takes note of how many connections' last totals were forgotten because
+    /// there were too many.
+    pub fn set_forgotten(&self, count: u64) {
+        self.counts().forgotten = count;
     }
 
     /// Takes note of which probes run.
@@ -395,9 +412,19 @@ impl Ledger {
         if missed > 0 {
             line = format!("{line}; the kernel skipped {missed} program runs");
         }
-        let unnamed = self.counts().unnamed;
+        let (unnamed, forgotten, merged) = {
+            let counts = self.counts();
+            let merged: u64 = counts.merged.iter().sum();
+            (counts.unnamed, counts.forgotten, merged)
+        };
+        if merged > 0 {
+            line = format!("{line}; {merged} merged into edges");
+        }
         if unnamed > 0 {
             line = format!("{line}; {unnamed} sent before their names were known");
+        }
+        if forgotten > 0 {
+            line = format!("{line}; {forgotten} connections too many for their deltas");
         }
         line
     }

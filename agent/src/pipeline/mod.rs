@@ -4,7 +4,9 @@
 
 pub mod about;
 pub mod agent;
+pub mod deltas;
 pub mod driver;
+pub mod edges;
 pub mod host;
 pub mod identify;
 pub mod intake;

@@ -35,6 +35,10 @@ pub struct Draft {
     pub event: Event,
     /// Who is meant where.
     pub actors: Vec<(Slot, Actor)>,
+    /// When the connection of a `tcp_flow` was opened (or found), on the monotonic
+    /// clock: it names the connection, which `opened_at` does not, as the wall
+    /// clock may be set between two records. 0 for other kinds.
+    pub opened_ns: u64,
 }
 
 /// What a kernel record says.

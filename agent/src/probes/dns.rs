@@ -76,6 +76,7 @@ pub(super) fn event(record: &wire::DnsAnswer, clock: &Clock) -> Draft {
         ..lookup(now, record.protocol)
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::DnsLookup(kind)),
         actors: vec![(Slot::Who, who::actor(&now.task, 0, now.netns))],
     }

@@ -19,6 +19,7 @@ pub(super) fn event(record: &wire::IcmpEcho, clock: &Clock) -> Draft {
         suppressed: record.suppressed,
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::IcmpEcho(kind)),
         actors: vec![(Slot::Who, who::actor(&record.task, 0, 0))],
     }

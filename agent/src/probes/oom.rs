@@ -67,6 +67,7 @@ pub(super) fn event(record: &wire::OomKill, clock: &Clock) -> Draft {
         actors.push((Slot::LimitOwner, owner));
     }
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::OomKill(kind)),
         actors,
     }

@@ -20,6 +20,7 @@ pub(super) fn event(record: &wire::SoftirqStall, clock: &Clock) -> Draft {
         suppressed: record.suppressed,
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::SoftirqStall(kind)),
         actors: vec![(Slot::Who, who::actor(&record.task, 0, 0))],
     }

@@ -40,6 +40,7 @@ pub(super) fn event(record: &wire::TcpConnect, clock: &Clock) -> Draft {
         remote_name: String::new(),
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::TcpConnect(kind)),
         actors: vec![(
             Slot::Who,

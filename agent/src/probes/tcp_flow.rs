@@ -110,6 +110,7 @@ fn draft(header: &Header, state: &SockState, flow: TcpFlow, clock: &Clock) -> Dr
         actors.push((Slot::LastUser, who::actor(user, 0, state.netns)));
     }
     Draft {
+        opened_ns: state.opened_ns,
         event: super::event(header, clock, Kind::TcpFlow(flow)),
         actors,
     }

@@ -32,6 +32,7 @@ pub(super) fn event(record: &wire::TcpListen, clock: &Clock) -> Draft {
         new_drops: row.told_drops.saturating_sub(row.drops_before),
     };
     Draft {
+        opened_ns: 0,
         event: super::event(&record.header, clock, Kind::TcpListen(kind)),
         actors: vec![(Slot::Who, who::actor(&row.owner, 0, record.key.netns))],
     }

@@ -25,7 +25,9 @@ use culprit_agent::pipeline::source::{BadRecord, Draft, Observation, Resolver, S
 use culprit_agent::pipeline::{Reader, Source};
 use culprit_proto::v1::{
     Container, Endpoint, Event, Identity, NodeStats, ProbeCounters, ProbeStatus, Process,
-    TcpConnect, event::Kind,
+    TcpConnect, TcpFlow,
+    event::Kind,
+    tcp_flow::{Role, State},
 };
 use prost::Message;
 
@@ -225,6 +227,7 @@ pub fn connect_by(pid: u32, port: u32, name: &[u8]) -> Draft {
         ..TcpConnect::default()
     };
     Draft {
+        opened_ns: 0,
         event: Event {
             time: 1,
             kind: Some(Kind::TcpConnect(connect)),
@@ -238,6 +241,33 @@ pub fn connect_by(pid: u32, port: u32, name: &[u8]) -> Draft {
                 ..Actor::default()
             },
         )],
+    }
+}
+
+/// A client's record, by its port.
+pub fn flow(port: u32, state: State, sent: u64) -> Draft {
+    let end = |port| {
+        Some(Endpoint {
+            ip: vec![10, 0, 0, 1].into(),
+            port,
+        })
+    };
+    let flow = TcpFlow {
+        local: end(port),
+        remote: end(80),
+        role: Role::Client.into(),
+        state: state.into(),
+        bytes_sent: sent,
+        ..TcpFlow::default()
+    };
+    Draft {
+        opened_ns: 1,
+        event: Event {
+            time: 1,
+            kind: Some(Kind::TcpFlow(flow)),
+            ..Event::default()
+        },
+        actors: vec![(Slot::Who, Actor::default())],
     }
 }
 
@@ -266,6 +296,8 @@ pub fn options() -> Options<NoDisk> {
             recorder: 64 << 20,
         },
         targets: vec![],
+        edges: false,
+        sockets: 1,
         intervals: Intervals {
             flows: long,
             stats: long,

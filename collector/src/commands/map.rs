@@ -1,21 +1,23 @@
 //! The service map: who talks to whom, from the records of both ends, each
 //! connection once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
 use culprit_proto::text;
 use culprit_proto::v1::identity::Source;
 use culprit_proto::v1::{
-    Endpoint, Event, Identity, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
+    Endpoint, Event, Identity, Pod, StoredEvent, TcpFlow, WorkloadEdge, event, tcp_flow::Role,
 };
 use prost::Message as _;
+
+use super::sums::{self, Sums};
 
 /// Connections that are told apart; those beyond are counted and left out.
 const MAX: usize = 1_000_000;
 
 /// An edge of the map.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     /// Workloads as [`name`] has them, or addresses.
     pub(super) client: String,
@@ -36,6 +38,17 @@ pub(super) struct Sum {
     pub(super) srtt_ns: u64,
 }
 
+impl Sum {
+    /// Numbers come from agents: they end at the end of their range.
+    pub(super) fn add(&mut self, more: &Self) {
+        self.connections = self.connections.saturating_add(more.connections);
+        self.sent = self.sent.saturating_add(more.sent);
+        self.received = self.received.saturating_add(more.received);
+        self.retransmits = self.retransmits.saturating_add(more.retransmits);
+        self.srtt_ns = self.srtt_ns.max(more.srtt_ns);
+    }
+}
+
 /// One connection as one of its ends tells it.
 #[derive(Clone, Debug)]
 struct Told {
@@ -43,6 +56,8 @@ struct Told {
     server: String,
     port: u32,
     role: Role,
+    /// The node on which the client is, if a server tells and knows.
+    home: Option<String>,
     /// The far end has a name.
     named: bool,
     /// Client and server as the server's socket names them: the same at both
@@ -61,6 +76,8 @@ type Socket = (String, Endpoint, Endpoint, u64);
 #[derive(Debug, Default)]
 pub(super) struct Map {
     told: HashMap<Socket, Told>,
+    /// Of agents that tell no single connections.
+    sums: Sums,
     /// Records of connections beyond the bound.
     pub(super) left_out: u64,
 }
@@ -70,7 +87,11 @@ pub(super) struct Map {
 pub(super) fn name(who: Option<&Identity>) -> Option<String> {
     use culprit_proto::v1::workload::Kind;
     let who = who?;
-    let Some(pod) = who.pod.as_ref().filter(|pod| !pod.name.is_empty()) else {
+    let known = |pod: &&Pod| {
+        let workload = pod.workload.as_ref();
+        !pod.name.is_empty() || workload.is_some_and(|workload| !workload.name.is_empty())
+    };
+    let Some(pod) = who.pod.as_ref().filter(known) else {
         let name = text::workload(Some(who));
         let process = who.process.as_ref().map(|process| process.comm.as_str());
         return match (name.as_str(), process) {
@@ -99,7 +120,7 @@ pub(super) fn name(who: Option<&Identity>) -> Option<String> {
 }
 
 /// A node's own address at which nobody is known: `node/worker-1`.
-fn node_name(peer: &Identity, speaker: &str) -> Option<String> {
+pub(super) fn node_name(peer: &Identity, speaker: &str) -> Option<String> {
     let node = match peer.node.as_str() {
         "" => speaker,
         node => node,
@@ -114,8 +135,15 @@ impl Map {
         let Ok(event) = Event::decode(record.event.clone()) else {
             return;
         };
-        let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
-            return;
+        let flow = match &event.kind {
+            Some(event::Kind::TcpFlow(flow)) => flow,
+            Some(event::Kind::TcpEdge(edge)) => {
+                if !self.sums.take(&stored.node, &event, edge) {
+                    self.left_out += 1;
+                }
+                return;
+            }
+            _ => return,
         };
         let (Some(local), Some(remote)) = (&flow.local, &flow.remote) else {
             return;
@@ -158,6 +186,7 @@ impl Map {
             .collect();
         let mut edges = BTreeMap::new();
         let mut unknown = 0;
+        let summed = self.sums.nodes();
         for one in self.told.values() {
             match one.role {
                 Role::Client => {}
@@ -170,6 +199,8 @@ impl Map {
                 {
                     continue;
                 }
+                // By the sums of its client's node.
+                Role::Server if told_by(&summed, one.home.as_deref()) => continue,
                 Role::Server => {}
                 Role::Unknown => {
                     unknown += 1;
@@ -187,14 +218,33 @@ impl Map {
                 port: one.port,
             };
             let sum: &mut Sum = edges.entry(key).or_default();
-            sum.connections += 1;
-            sum.sent += one.sent;
-            sum.received += one.received;
-            sum.retransmits += one.retransmits;
-            sum.srtt_ns = sum.srtt_ns.max(one.srtt_ns);
+            sum.add(&Sum {
+                connections: 1,
+                sent: one.sent,
+                received: one.received,
+                retransmits: one.retransmits,
+                srtt_ns: one.srtt_ns,
+            });
+        }
+        // Nodes whose own records of their clients are here, of either kind.
+        let one_by_one = self.told.iter().filter(|(_, one)| one.role == Role::Client);
+        let mut tell = summed;
+        tell.extend(one_by_one.map(|((node, ..), _)| node.as_str()));
+        for edge in self.sums.edges() {
+            match edge.role {
+                Role::Unknown => unknown = edge.sum.connections.saturating_add(unknown),
+                Role::Server if told_by(&tell, edge.home) => {}
+                Role::Client | Role::Server => {
+                    edges.entry(edge.key.clone()).or_default().add(&edge.sum);
+                }
+            }
         }
         (edges, unknown)
     }
+}
+
+fn told_by(nodes: &HashSet<&str>, home: Option<&str>) -> bool {
+    home.is_some_and(|home| nodes.contains(home))
 }
 
 fn told(node: &str, event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &Endpoint) -> Told {
@@ -230,6 +280,7 @@ fn told(node: &str, event: &Event, flow: &TcpFlow, local: &Endpoint, remote: &En
         server: server_name,
         port: if server { local.port } else { far.port },
         role,
+        home: sums::home(node, event, Some(far)).filter(|_| server),
         named,
         // For a client: what the server sees of it, and the real server. For a
         // server its socket's own two ends.
@@ -333,150 +384,4 @@ pub(super) fn dot(edges: &BTreeMap<Key, Sum>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use culprit_proto::v1::workload::Kind;
-    use culprit_proto::v1::{Pod, Record, Workload, tcp_flow::State};
-
-    use super::*;
-
-    fn end(text: &str) -> Option<Endpoint> {
-        Some(text.parse::<std::net::SocketAddr>().unwrap().into())
-    }
-
-    fn pod(name: &str, kind: Kind) -> Option<Identity> {
-        Some(Identity {
-            pod: Some(Pod {
-                namespace: "shop".to_owned(),
-                name: format!("{name}-6d4cf56db6-x2m4k"),
-                workload: Some(Workload {
-                    kind: kind.into(),
-                    name: name.to_owned(),
-                    ..Workload::default()
-                }),
-                ..Pod::default()
-            }),
-            ..Identity::default()
-        })
-    }
-
-    fn stored(node: &str, who: &str, peer: Option<&str>, flow: TcpFlow) -> StoredEvent {
-        let event = Event {
-            who: pod(who, Kind::Deployment),
-            peer: peer.and_then(|peer| pod(peer, Kind::StatefulSet)),
-            kind: Some(event::Kind::TcpFlow(flow)),
-            ..Event::default()
-        };
-        StoredEvent {
-            node: node.to_owned(),
-            record: Some(Record {
-                event: event.encode_to_vec().into(),
-                ..Record::default()
-            }),
-            ..StoredEvent::default()
-        }
-    }
-
-    /// Through a service's address and a masquerade, told by both ends.
-    fn both_ends() -> [StoredEvent; 3] {
-        let client = TcpFlow {
-            local: end("10.0.1.5:4000"),
-            remote: end("10.96.0.1:80"),
-            remote_nat: end("10.0.2.9:8080"),
-            local_nat: end("192.168.0.1:61000"),
-            role: Role::Client.into(),
-            bytes_sent: 100,
-            bytes_received: 7000,
-            opened_at: 5,
-            state: State::Closed.into(),
-            ..TcpFlow::default()
-        };
-        let early = TcpFlow {
-            bytes_sent: 10,
-            state: State::Open.into(),
-            ..client.clone()
-        };
-        let server = TcpFlow {
-            local: end("10.0.2.9:8080"),
-            remote: end("192.168.0.1:61000"),
-            role: Role::Server.into(),
-            bytes_sent: 7000,
-            bytes_received: 100,
-            opened_at: 6,
-            ..TcpFlow::default()
-        };
-        [
-            stored("a", "cart", Some("db"), client),
-            stored("b", "db", None, server),
-            stored("a", "cart", Some("db"), early),
-        ]
-    }
-
-    #[test]
-    fn a_connection_that_both_ends_tell_counts_once() {
-        let mut map = Map::default();
-        both_ends().iter().for_each(|one| map.take(one));
-        let (edges, unknown) = map.edges();
-        let key = Key {
-            client: "shop/Deployment/cart".to_owned(),
-            server: "shop/StatefulSet/db".to_owned(),
-            port: 8080,
-        };
-        let sum = Sum {
-            connections: 1,
-            sent: 100,
-            received: 7000,
-            ..Sum::default()
-        };
-        assert_eq!(edges, BTreeMap::from([(key, sum)]));
-        assert_eq!(unknown, 0);
-    }
-
-    #[test]
-    fn a_server_that_the_client_cannot_name_names_itself() {
-        let [client, server, _] = both_ends();
-        let record = client.record.unwrap();
-        let mut event = Event::decode(record.event).unwrap();
-        event.peer = None;
-        let unnamed = StoredEvent {
-            node: client.node,
-            record: Some(Record {
-                event: event.encode_to_vec().into(),
-                ..Record::default()
-            }),
-            ..StoredEvent::default()
-        };
-        let mut map = Map::default();
-        [unnamed, server].iter().for_each(|one| map.take(one));
-        let (edges, _) = map.edges();
-        let names: Vec<_> = edges
-            .keys()
-            .map(|key| (&*key.client, &*key.server))
-            .collect();
-        assert_eq!(names, [("shop/Deployment/cart", "shop/Deployment/db")]);
-    }
-
-    #[test]
-    fn a_client_from_outside_is_told_by_the_server() {
-        let mut map = Map::default();
-        map.take(&both_ends()[1]);
-        let (edges, _) = map.edges();
-        let (key, sum) = edges.first_key_value().unwrap();
-        assert_eq!(key.client, "192.168.0.1");
-        assert_eq!((key.port, sum.sent, sum.received), (8080, 100, 7000));
-    }
-
-    #[test]
-    fn names_cannot_break_out_of_the_graph() {
-        let key = Key {
-            client: "a\"; x -> y [\\".to_owned(),
-            server: "b".to_owned(),
-            port: 1,
-        };
-        let graph = dot(&BTreeMap::from([(key, Sum::default())]));
-        assert!(
-            graph.contains(r#"  "a\"; x -> y [\\" -> "b" [label="#),
-            "{graph}"
-        );
-    }
-}
+mod tests;

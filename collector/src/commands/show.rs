@@ -45,7 +45,9 @@ pub(super) async fn events(args: EventsArgs) -> anyhow::Result<()> {
 /// `culprit-collector flows`
 pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
     let query = Query {
-        filter: args.filter.filter(vec![EventKind::TcpFlow]),
+        filter: args
+            .filter
+            .filter(vec![EventKind::TcpFlow, EventKind::TcpEdge]),
         node: args.filter.node.clone(),
     };
     if args.by.is_some() {

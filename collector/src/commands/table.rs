@@ -1,7 +1,9 @@
 use std::fmt::Write;
 
 use culprit_proto::json::enum_text;
-use culprit_proto::v1::{Event, Lane, NodeAccount, NodeStatus, StoredEvent, event, tcp_flow};
+use culprit_proto::v1::{
+    Event, Lane, NodeAccount, NodeStatus, StoredEvent, TcpEdge, event, tcp_flow,
+};
 use culprit_proto::{text, time};
 use prost::Message;
 
@@ -36,8 +38,10 @@ fn flow_line(columns: [&str; 11]) -> String {
 /// One flow; `None` when the record is none.
 pub(super) fn flow_row(stored: &StoredEvent) -> Option<String> {
     let event = Event::decode(stored.record.as_ref()?.event.clone()).ok()?;
-    let Some(event::Kind::TcpFlow(flow)) = &event.kind else {
-        return None;
+    let flow = match &event.kind {
+        Some(event::Kind::TcpFlow(flow)) => flow,
+        Some(event::Kind::TcpEdge(edge)) => return Some(edge_row(stored, &event, edge)),
+        _ => return None,
     };
     let end = |e: &Option<_>| {
         e.as_ref().map_or_else(
@@ -67,6 +71,38 @@ pub(super) fn flow_row(stored: &StoredEvent) -> Option<String> {
         &flow.retransmits.to_string(),
         &state,
     ]))
+}
+
+/// Many connections between two ends.
+fn edge_row(stored: &StoredEvent, event: &Event, edge: &TcpEdge) -> String {
+    let whose = text::workload(event.peer.as_ref());
+    let remote = edge.remote.as_ref().map(ToString::to_string);
+    let peer = match (edge.other, remote) {
+        (true, _) => "others".to_owned(),
+        (false, Some(remote)) if whose.is_empty() => remote,
+        (false, Some(remote)) => format!("{remote} {whose}"),
+        (false, None) => whose,
+    };
+    let rtt = match edge.max_srtt_ns {
+        0 => "-".to_owned(),
+        ns => text::duration(ns),
+    };
+    flow_line([
+        time::rfc3339(event.time).get(11..26).unwrap_or_default(),
+        &text::clip(&stored.node),
+        &text::actor(event.who.as_ref()),
+        &format!("port {}", edge.port),
+        &enum_text::<tcp_flow::Role>(edge.role),
+        &peer,
+        &text::bytes(edge.bytes_sent),
+        &text::bytes(edge.bytes_received),
+        &rtt,
+        &edge.retransmits.to_string(),
+        &format!(
+            "{} opened, {} closed, {} open",
+            edge.opened, edge.closed, edge.open
+        ),
+    ])
 }
 
 /// The other end: its address as it was named, the real one, and whose it is.
@@ -203,6 +239,9 @@ pub(super) fn account_rows(account: &NodeAccount) -> String {
     for l in &account.lanes {
         let numbers = [l.seen, l.committed, l.retained, l.in_ring, sum(&l.lost)];
         rows += &row(&enum_text::<Lane>(l.lane), numbers, "");
+        if l.merged > 0 {
+            let _ = writeln!(rows, "  merged, told as sums: {}", l.merged);
+        }
         for (reason, count) in &l.lost {
             // Writing to a String cannot fail.
             let _ = writeln!(rows, "  lost {}: {count}", text::clip(reason));

@@ -19,7 +19,12 @@ const REJECTED: &str = "rejected";
 /// Whether a report's terms give its `seen`, and are numbers that can be
 /// added up further.
 pub fn adds_up(report: &LaneReport) -> bool {
-    let terms = [report.in_ring, report.queued, report.appended];
+    let terms = [
+        report.in_ring,
+        report.queued,
+        report.appended,
+        report.merged,
+    ];
     let sum = terms
         .iter()
         .chain(report.lost.values())
@@ -41,7 +46,7 @@ pub struct Below {
 }
 
 /// Adds up where a node's events are. `seen = committed + retained + in_ring +
-/// sum(lost)` holds at every step, if each report adds up and the gaps by
+/// merged + sum(lost)` holds at every step, if each report adds up and the gaps by
 /// reason are those of [`Below`].
 #[derive(Debug, Default)]
 pub struct Account {
@@ -84,6 +89,7 @@ impl Account {
             .retained
             .saturating_add(waiting + report.queued - from_queue);
         account.in_ring = account.in_ring.saturating_add(report.in_ring - from_ring);
+        account.merged = account.merged.saturating_add(report.merged);
         let outage = report.outage_seconds;
         self.lost(number, REJECTED, below.rejected);
         for (reason, count) in &report.lost {
@@ -128,6 +134,7 @@ impl Account {
             whole.committed = whole.committed.saturating_add(lane.committed);
             whole.retained = whole.retained.saturating_add(lane.retained);
             whole.in_ring = whole.in_ring.saturating_add(lane.in_ring);
+            whole.merged = whole.merged.saturating_add(lane.merged);
             for (reason, count) in &lane.lost {
                 add_reason(&mut whole.lost, reason, *count);
             }

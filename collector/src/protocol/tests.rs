@@ -157,6 +157,31 @@ fn a_gap_has_no_more_events_than_numbers() {
 }
 
 #[test]
+fn what_was_merged_is_a_term_of_its_own() {
+    let report = |seen| LaneReport {
+        lane: Lane::Bulk.into(),
+        seen,
+        appended: 5,
+        merged: 7,
+        ..LaneReport::default()
+    };
+    assert!(adds_up(&report(12)));
+    assert!(!adds_up(&report(5)));
+    let below = Below {
+        stored: 4,
+        ..Below::default()
+    };
+    let mut account = Account::default();
+    account.add(Lane::Bulk, below, Some((1, report(12))));
+    let whole = account.finish("n".to_owned(), 0);
+    assert_eq!(
+        (whole.seen, whole.committed, whole.retained, whole.merged),
+        (12, 4, 1, 7)
+    );
+    assert_eq!(whole.lanes[0].merged, 7);
+}
+
+#[test]
 fn what_came_after_a_report_is_taken_from_queue_ring_and_then_is_new() {
     let report = |appended| LaneReport {
         lane: Lane::Signal.into(),
@@ -166,6 +191,7 @@ fn what_came_after_a_report_is_taken_from_queue_ring_and_then_is_new() {
         appended,
         lost: BTreeMap::from([("ring_full".to_owned(), 2)]),
         outage_seconds: 60,
+        merged: 0,
     };
     assert!(adds_up(&report(10)));
     assert!(!adds_up(&report(11)));

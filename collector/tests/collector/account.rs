@@ -269,12 +269,15 @@ fn adds_up(dir: &Path) -> Option<NodeAccount> {
         );
     }
     let account = node.account.unwrap();
-    let lane = |l: &LaneAccount| l.committed + l.retained + l.in_ring + lost(&l.lost);
+    let lane = |l: &LaneAccount| l.committed + l.retained + l.in_ring + l.merged + lost(&l.lost);
     for l in &account.lanes {
         assert_eq!(l.seen, lane(l), "{l:?}");
     }
     let a = &account;
-    assert_eq!(a.seen, a.committed + a.retained + a.in_ring + lost(&a.lost));
+    assert_eq!(
+        a.seen,
+        a.committed + a.retained + a.in_ring + a.merged + lost(&a.lost)
+    );
     Some(account)
 }
 

@@ -200,6 +200,7 @@ async fn nodes_loss_says_where_every_event_is() {
         appended: 8,
         lost: [("ring_full".to_owned(), 4)].into(),
         outage_seconds: 90,
+        merged: 0,
     };
     let mut wrong = report.clone();
     wrong.seen = 99;

@@ -2,10 +2,10 @@ use std::fmt::Write;
 
 use super::report::{coverage, inventory, loss, stats};
 use super::{bytes, clip, duration, errno};
-use super::{dns, finding, listen, workload_stats};
+use super::{dns, edge, finding, listen, workload_stats};
 use crate::json::enum_text;
 use crate::v1::{
-    Endpoint, Event, IcmpEcho, Identity, OomKill, SoftirqStall, TcpConnect, TcpFlow, event,
+    Endpoint, Event, IcmpEcho, Identity, OomKill, Pod, SoftirqStall, TcpConnect, TcpFlow, event,
     icmp_echo, oom_kill, softirq_stall, tcp_connect, tcp_flow,
 };
 
@@ -35,6 +35,14 @@ pub fn workload(who: Option<&Identity>) -> String {
                 let _ = write!(text, "/{}", clip(container_name));
             }
             text
+        }
+        // Only what several pods share is told.
+        Some(Pod {
+            namespace,
+            workload: Some(workload),
+            ..
+        }) if !workload.name.is_empty() => {
+            format!("pods of {}/{}", clip(namespace), clip(&workload.name))
         }
         _ if !container_name.is_empty() => format!("container {}", clip(container_name)),
         _ => who
@@ -78,6 +86,7 @@ pub fn what(event: &Event) -> String {
         Some(event::Kind::WorkloadStats(e)) => workload_stats::stats(e),
         Some(event::Kind::Finding(e)) => finding::line(e),
         Some(event::Kind::Inventory(e)) => inventory(e),
+        Some(event::Kind::TcpEdge(e)) => edge::sums(e, event.peer.as_ref()),
         None => "an event of a later version of Culprit".to_owned(),
     }
 }

@@ -22,6 +22,8 @@ pub struct Row {
     pub retained: u64,
     /// In the kernel's rings.
     pub in_ring: u64,
+    /// Told as sums by others; 0 unless edges are told.
+    pub merged: u64,
     /// Gone, by reason.
     pub lost: BTreeMap<String, u64>,
 }
@@ -46,6 +48,7 @@ impl Row {
             committed: number(value, "/committed")?,
             retained: number(value, "/retained")?,
             in_ring: number(value, "/in_ring")?,
+            merged: number(value, "/merged")?,
             lost,
         })
     }
@@ -56,7 +59,7 @@ impl Row {
     }
 
     fn balance(&self, what: &str) -> Result<()> {
-        let sum = self.committed + self.retained + self.in_ring + self.lost();
+        let sum = self.committed + self.retained + self.in_ring + self.merged + self.lost();
         ensure!(
             self.seen == sum,
             "{what}: {} seen, but {sum} accounted for: {self:?}",
@@ -126,6 +129,7 @@ impl Account {
             sum.committed += lane.committed;
             sum.retained += lane.retained;
             sum.in_ring += lane.in_ring;
+            sum.merged += lane.merged;
             for (reason, count) in lane.lost.iter().filter(|(_, count)| **count > 0) {
                 *sum.lost.entry(reason.clone()).or_default() += count;
             }
@@ -197,7 +201,7 @@ mod tests {
 
     fn account(seen: u64) -> Account {
         let lane = json!({"lane": "SIGNAL", "seen": seen, "committed": 4, "retained": 1,
-            "in_ring": 2, "lost": {"corrupt": 3}});
+            "in_ring": 2, "merged": 0, "lost": {"corrupt": 3}});
         let mut whole = lane.clone();
         whole["lanes"] = json!([lane]);
         whole["unclean_stops"] = json!(1);

@@ -35,6 +35,9 @@ pub struct Transfer {
     /// input.
     #[arg(long)]
     pub pause: bool,
+    /// Send in so many parts, and say so and wait for a line after each.
+    #[arg(long)]
+    pub parts: Option<u64>,
 }
 
 /// Options of `attempt`: one connect, whatever comes of it.
@@ -98,7 +101,15 @@ pub fn transfer(options: &Transfer) -> Result<()> {
             wait_for_line()?;
         }
         let last = last_word(options.close, options.send);
-        let mut sent = send_exactly(&mut stream, options.send - last)?;
+        let mut sent = 0;
+        if let Some(parts) = options.parts {
+            for part in 1..=parts {
+                sent += send_exactly(&mut stream, (options.send - last) / parts)?;
+                say(&json!({ "part": part, "local": local }))?;
+                wait_for_line()?;
+            }
+        }
+        sent += send_exactly(&mut stream, options.send - last - sent)?;
         let received = read_exactly(&mut stream, options.receive)?;
         sent += send_exactly(&mut stream, last)?;
         match options.close {

@@ -5,6 +5,8 @@ pub mod doctor;
 pub mod dump;
 pub mod expect;
 pub mod findings;
+pub mod flow_deltas;
+pub mod flow_edges;
 pub mod hostile;
 pub mod icmp;
 pub mod load;

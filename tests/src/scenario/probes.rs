@@ -9,7 +9,10 @@ use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
-use super::{findings, icmp, names, nat, oom, owners, softirq, table_full, tcp_connect, tcp_flow};
+use super::{
+    findings, flow_deltas, flow_edges, icmp, names, nat, oom, owners, softirq, table_full,
+    tcp_connect, tcp_flow,
+};
 use crate::net::pair::Pair;
 
 /// Runs all, or only this probe or flavour.
@@ -96,6 +99,12 @@ fn one_flavour(
             let (expects, cgroups) = table_full::run(tools)?;
             settle(agent, &expects, report, subject)?;
             drop(cgroups);
+            let agent = Agent::start_one(tools, probe, flavour, &flow_deltas::FLAGS)?;
+            let expects = flow_deltas::run(tools, &agent)?;
+            settle(agent, &expects, report, subject)?;
+            let agent = Agent::start_one(tools, probe, flavour, &flow_edges::FLAGS)?;
+            let expects = flow_edges::run(tools, &agent)?;
+            settle(agent, &expects, report, subject)?;
         }
         "icmp_echo" => {
             let pair = Pair::new()?;

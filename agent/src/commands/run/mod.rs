@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::cli::RunArgs;
 use super::local_server::{About, Socket};
 use super::{logging, printer, status};
-use crate::config::{self, LogFormat, STATE_DIR, StdoutFormat};
+use crate::config::{self, FlowRecords, LogFormat, STATE_DIR, StdoutFormat};
 use crate::export::client::InUse;
 use crate::identity::Identifier;
 use crate::journal::spool::fs::RealFs;
@@ -86,6 +86,7 @@ impl Plan {
         );
         let identifier = Identifier::start(self.identity, &Handle::current())?;
         let options = self.kernel;
+        let sockets = options.sockets as usize;
         let kernel = privileged.run(move || Kernel::load(&options))??;
         let socket = disk
             .is_some()
@@ -108,6 +109,8 @@ impl Plan {
             former,
             limits,
             targets: self.targets,
+            edges: settings.flow_records == Some(FlowRecords::Edges),
+            sockets,
             intervals: Intervals {
                 flows: settings.flow_interval.unwrap_or(10 * second),
                 stats: settings.stats_interval.unwrap_or(10 * second),

@@ -9,10 +9,11 @@ use culprit_proto::v1::{Event, Identity, NodeStats, SoftirqStall, StatusResponse
 use super::workloads::Workloads;
 
 /// Kinds that the picture is made of.
-pub(super) const KINDS: [EventKind; 6] = [
+pub(super) const KINDS: [EventKind; 7] = [
     EventKind::Finding,
     EventKind::TcpConnect,
     EventKind::TcpFlow,
+    EventKind::TcpEdge,
     EventKind::SoftirqStall,
     EventKind::OomKill,
     EventKind::NodeStats,
@@ -72,6 +73,7 @@ impl Model {
         match &event.kind {
             Some(Kind::TcpConnect(connect)) => self.workloads.connect(who, time, connect),
             Some(Kind::TcpFlow(flow)) => self.workloads.flow(who, time, flow),
+            Some(Kind::TcpEdge(edge)) => self.workloads.edge(who, time, edge),
             Some(Kind::OomKill(_)) => self.workloads.kill(who, time),
             Some(Kind::SoftirqStall(stall)) => {
                 let stalls = stall.suppressed.saturating_add(1);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use culprit_proto::text;
-use culprit_proto::v1::{Identity, TcpConnect, TcpFlow, tcp_connect, tcp_flow};
+use culprit_proto::v1::{Identity, TcpConnect, TcpEdge, TcpFlow, tcp_connect, tcp_flow};
 
 use super::window::{Counts, Window};
 
@@ -101,6 +101,15 @@ impl Workloads {
         self.add(who, time, counts);
     }
 
+    pub(super) fn edge(&mut self, who: Option<&Identity>, time: u64, edge: &TcpEdge) {
+        let counts = Counts {
+            sent: edge.bytes_sent,
+            received: edge.bytes_received,
+            ..Counts::default()
+        };
+        self.add(who, time, counts);
+    }
+
     fn add(&mut self, who: Option<&Identity>, time: u64, counts: Counts) {
         let name = match text::workload(who) {
             name if name.is_empty() => "unknown".to_owned(),
@@ -188,6 +197,21 @@ mod tests {
         let rows = all.sorted(NOW);
         assert_eq!((rows[0].1.all.sent, rows[0].2.received), (177, 354));
         assert!(all.flows.is_empty());
+    }
+
+    #[test]
+    fn sums_of_an_agent_that_tells_edges_are_bytes_too() {
+        let mut all = Workloads::default();
+        let edge = TcpEdge {
+            bytes_sent: 5,
+            bytes_received: 7,
+            ..TcpEdge::default()
+        };
+        for _ in 0..2 {
+            all.edge(Some(&who("/a")), NOW, &edge);
+        }
+        let rows = all.sorted(NOW);
+        assert_eq!((rows[0].1.all.sent, rows[0].2.received), (10, 14));
     }
 
     #[test]

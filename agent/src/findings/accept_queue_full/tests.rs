@@ -31,6 +31,7 @@ fn fed(readings: &[TcpListen]) -> Pressure {
     let mut pressure = Pressure::new(&readings[0], 100 * SECOND, now);
     for (n, reading) in readings.iter().enumerate() {
         let seen = Seen {
+            merged: false,
             event: Event {
                 time: (100 + n as u64) * SECOND,
                 kind: Some(Kind::TcpListen(reading.clone())),

@@ -129,7 +129,9 @@ impl Client {
             if self.evidence.len() >= MAX_EVIDENCE {
                 self.evidence.pop_front();
             }
-            self.evidence.push_back(seen.evidence());
+            if !seen.merged {
+                self.evidence.push_back(seen.evidence());
+            }
             self.fresh = self.fresh.or(Some(now));
         }
         if !closed {

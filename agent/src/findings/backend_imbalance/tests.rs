@@ -59,6 +59,7 @@ impl Stage {
         let backend = end(&endpoint(backend));
         self.backends.reached(&backend, None, now);
         let seen = Seen {
+            merged: false,
             event: Event {
                 time: 100 * SECOND,
                 kind: Some(Kind::TcpFlow(flow.clone())),

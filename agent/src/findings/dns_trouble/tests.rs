@@ -22,6 +22,7 @@ fn lookup(query_type: u32, port: u32) -> DnsLookup {
 
 fn take(row: &mut Lookups, lookup: &DnsLookup, now: Instant) {
     let seen = Seen {
+        merged: false,
         event: Event {
             time: 9_000_000_000,
             ..Event::default()

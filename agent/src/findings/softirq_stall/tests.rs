@@ -13,6 +13,7 @@ const MS: u64 = 1_000_000;
 
 fn seen(time: u64) -> Seen {
     Seen {
+        merged: false,
         event: Event {
             time,
             ..Event::default()

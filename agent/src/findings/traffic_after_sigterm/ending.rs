@@ -183,7 +183,9 @@ impl Ending {
         if self.evidence.len() >= MAX_EVIDENCE {
             self.evidence.pop_front();
         }
-        self.evidence.push_back(seen.evidence());
+        if !seen.merged {
+            self.evidence.push_back(seen.evidence());
+        }
         if let Some(client) = client {
             let name = workload(Some(client));
             let known = self.clients.contains_key(&name);

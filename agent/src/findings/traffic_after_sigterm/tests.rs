@@ -14,6 +14,7 @@ fn endpoint(text: &str) -> Endpoint {
 
 fn seen(who: Option<Identity>) -> Seen {
     Seen {
+        merged: false,
         event: Event {
             who,
             ..Event::default()

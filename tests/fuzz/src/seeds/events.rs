@@ -7,8 +7,8 @@ use culprit_proto::v1::{
     Cgroup, Container, Coverage, CpuHistogram, DnsLookup, Endpoint, Event, Evidence, Family,
     Finding, Histogram, HostAddress, HostPort, IcmpEcho, Identity, Inventory, InventoryPod, Lane,
     Loss, LossCounter, Nat, NodeStats, OomKill, Party, Pod, ProbeCounters, ProbeStatus, Process,
-    Record, SoftirqHistogram, SoftirqStall, TcpConnect, TcpFlow, TcpListen, Workload,
-    WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
+    Record, SoftirqHistogram, SoftirqStall, TcpConnect, TcpEdge, TcpFlow, TcpFlowDelta, TcpListen,
+    Workload, WorkloadStats, dns_lookup, event::Kind, finding, icmp_echo, identity, oom_kill, pod,
     softirq_stall, tcp_connect, tcp_flow, tcp_listen, workload,
 };
 use prost::Message;
@@ -100,6 +100,11 @@ fn kind(of: EventKind) -> Kind {
             bytes_received: 2048,
             duration_ns: 61_000_000_000,
             last_user: who("cart-7d9", "worker"),
+            delta: Some(TcpFlowDelta {
+                bytes_received: 48,
+                duration_ns: 1_000_000_000,
+                ..TcpFlowDelta::default()
+            }),
             ..TcpFlow::default()
         }),
         EventKind::IcmpEcho => Kind::IcmpEcho(IcmpEcho {
@@ -223,6 +228,23 @@ fn kind(of: EventKind) -> Kind {
                 since: TIME - 5,
                 until: 0,
             }],
+        }),
+        EventKind::TcpEdge => Kind::TcpEdge(TcpEdge {
+            remote: end([10, 0, 0, 9], 5432),
+            port: 5432,
+            role: tcp_flow::Role::Client.into(),
+            since: TIME,
+            records: 12,
+            opened: 9,
+            closed: 8,
+            open: 3,
+            bytes_sent: 4096,
+            bytes_received: 1 << 20,
+            retransmits: 2,
+            max_srtt_ns: 400_000,
+            resets: 1,
+            unsure: 1,
+            ..TcpEdge::default()
         }),
     }
 }

@@ -100,12 +100,13 @@ fn report() -> Vec<u8> {
         }],
         lanes: vec![LaneReport {
             lane: Lane::Bulk.into(),
-            seen: 10,
+            seen: 12,
             in_ring: 1,
             queued: 2,
             appended: 4,
             lost: [("ring_full".to_owned(), 3)].into(),
             outage_seconds: 60,
+            merged: 2,
         }],
         unclean_stops: 1,
     }))
