@@ -258,7 +258,7 @@ fn json_follows_the_contract() {
         json!({
             "local": "10.0.0.5:41234", "remote": "10.0.0.9:5432", "outcome": "ESTABLISHED",
             "errno": 0, "latency_ns": 400_000, "syn_retransmits": 1,
-            "nat": "UNRESOLVED"
+            "nat": "UNRESOLVED", "family": "UNKNOWN", "remote_name": ""
         })
     );
     assert_eq!(

@@ -41,7 +41,6 @@ fn crio() -> Fake {
             name,
             uid: text(&all, "/status/labels/io.kubernetes.pod.uid"),
             namespace: text(&all, "/status/labels/io.kubernetes.pod.namespace"),
-            ..v1::PodSandboxMetadata::default()
         });
         answers.pods.push(pod);
     });
