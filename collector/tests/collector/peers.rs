@@ -85,6 +85,22 @@ async fn tell(url: &str, node: &str, lane: Lane, events: &[Event]) {
     assert_eq!(agent.acked().await, events.len() as u64);
 }
 
+/// These fields of each flow that was printed as JSON, sorted; empty where it has none.
+fn rows(asked: &std::process::Output, fields: [&str; 4]) -> Vec<[String; 4]> {
+    assert!(asked.status.success(), "{asked:?}");
+    let text = String::from_utf8(asked.stdout.clone()).unwrap();
+    let row = |line: &str| {
+        let flow: serde_json::Value = serde_json::from_str(line).unwrap();
+        fields.map(|field| {
+            let value = flow.pointer(field).and_then(|value| value.as_str());
+            value.unwrap_or_default().to_owned()
+        })
+    };
+    let mut rows: Vec<_> = text.lines().map(row).collect();
+    rows.sort();
+    rows
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_whose_it_was_at_that_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -109,23 +125,15 @@ async fn an_address_is_whose_it_was_at_that_time() {
 
     for source in [["--collector", &collector.url], ["--store", path]] {
         let asked = run(&[&["flows", "--format", "json"], &source[..]].concat());
-        assert!(asked.status.success(), "{asked:?}");
-        let text = String::from_utf8(asked.stdout).unwrap();
-        let mut peers = Vec::new();
-        for line in text.lines() {
-            let flow: serde_json::Value = serde_json::from_str(line).unwrap();
-            let at = |pointer: &str| {
-                let value = flow.pointer(pointer).and_then(|value| value.as_str());
-                value.unwrap_or_default().to_owned()
-            };
-            peers.push([
-                at("/tcp_flow/local"),
-                at("/peer/pod/name"),
-                at("/peer/node"),
-                at("/peer/source"),
-            ]);
-        }
-        peers.sort();
+        let peers = rows(
+            &asked,
+            [
+                "/tcp_flow/local",
+                "/peer/pod/name",
+                "/peer/node",
+                "/peer/source",
+            ],
+        );
         assert_eq!(
             peers,
             [
@@ -243,23 +251,15 @@ async fn the_nodes_own_addresses_are_named_by_port_and_by_the_clients_own_record
     .await;
 
     let asked = run(&["flows", "--format", "json", "--collector", &collector.url]);
-    assert!(asked.status.success(), "{asked:?}");
-    let text = String::from_utf8(asked.stdout).unwrap();
-    let mut peers = Vec::new();
-    for line in text.lines() {
-        let flow: serde_json::Value = serde_json::from_str(line).unwrap();
-        let at = |pointer: &str| {
-            let value = flow.pointer(pointer).and_then(|value| value.as_str());
-            value.unwrap_or_default().to_owned()
-        };
-        peers.push([
-            at("/who/process/comm"),
-            at("/peer/process/comm"),
-            at("/peer/node"),
-            at("/peer/source"),
-        ]);
-    }
-    peers.sort();
+    let peers = rows(
+        &asked,
+        [
+            "/who/process/comm",
+            "/peer/process/comm",
+            "/peer/node",
+            "/peer/source",
+        ],
+    );
     assert_eq!(
         peers,
         [

@@ -1,31 +1,21 @@
 //! A node of the test: its container runtime, its agent, and what it makes pods do.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::board::Board;
 use super::deed::{Deed, End};
-use crate::net::netfilter::{self, Hook, Rules, Step};
 use crate::runtime::containerd::Containerd;
 use crate::runtime::cri::Cri;
 use crate::runtime::pod::{Container, Kind, Pod};
 use crate::scenario::expect::text;
 
-/// Where pods serve.
-pub const PORT: u16 = 7000;
 /// Where host-network pods serve.
 pub const HOST_PORT: u16 = 7100;
-/// Address of the service.
-pub const SERVICE: &str = "10.96.213.1";
-/// Its port.
-pub const SERVICE_PORT: u16 = 80;
 /// Bytes that a client sends on each connection.
 pub const SENT: u64 = 5000;
 /// Bytes that it gets back.
 pub const RECEIVED: u64 = 701;
-const TCP: u8 = 6;
 
 /// One node, and how it reaches the others.
 pub struct Place<'a> {
@@ -181,39 +171,6 @@ impl Target {
             server,
             dialed: backend.clone(),
             backend,
-        }
-    }
-}
-
-/// The rules of kube-proxy's kind in a node's own namespace; gone when dropped.
-pub struct Service;
-
-impl Service {
-    /// Connections to the service go to `backend`; those of `hidden` leave with the
-    /// node's address.
-    pub fn new(backend: IpAddr, hidden: IpAddr) -> Result<Self> {
-        let dial = [
-            Step::To(SERVICE.parse().context(SERVICE)?),
-            Step::ToPort(TCP, SERVICE_PORT),
-            Step::Dnat(backend, PORT),
-        ];
-        let hide = [
-            Step::From(hidden),
-            Step::ToPort(TCP, PORT),
-            Step::Masquerade,
-        ];
-        Rules::v4()
-            .chain("nat", Hook::Prerouting, &[&dial])
-            .chain("nat", Hook::Postrouting, &[&hide])
-            .apply()?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if let Err(error) = netfilter::remove_v4() {
-            eprintln!("removing the rules of nf_tables: {error:#}");
         }
     }
 }

@@ -5,8 +5,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::deed::End;
-use super::place::{HOST_PORT, PORT, Place, SERVICE, SERVICE_PORT, Service, Target};
+use super::place::{HOST_PORT, Place, Target};
 use crate::runtime::pod::Pod;
+use crate::runtime::service::{PORT, SERVICE, SERVICE_PORT, Service};
 use crate::scenario::expect::text;
 
 /// Connections of each client to each target.

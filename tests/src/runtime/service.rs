@@ -16,23 +16,28 @@ use crate::scenario::program::{Collector, json_lines, output};
 use crate::scenario::report::{Report, Subject};
 use crate::scenario::tools::{PATIENCE, Tools};
 
-const PORT: u16 = 7000;
-const SERVICE: &str = "10.96.213.1";
-const SERVICE_PORT: u16 = 80;
+/// Where pods serve.
+pub const PORT: u16 = 7000;
+/// Address of the service.
+pub const SERVICE: &str = "10.96.213.1";
+/// Its port.
+pub const SERVICE_PORT: u16 = 80;
 const TCP: u8 = 6;
 const CONNECTIONS: u64 = 3;
 const SENT: u64 = 5000;
 const RECEIVED: u64 = 701;
 
-/// The host's rules; gone when dropped.
-struct Service;
+/// The rules of kube-proxy's kind in a node's own namespace; gone when dropped.
+pub struct Service;
 
 impl Service {
-    fn new(server: IpAddr, hidden: IpAddr) -> Result<Self> {
+    /// Connections to the service go to `backend`; those of `hidden` leave with the
+    /// node's address.
+    pub fn new(backend: IpAddr, hidden: IpAddr) -> Result<Self> {
         let dial = [
             Step::To(SERVICE.parse().context(SERVICE)?),
             Step::ToPort(TCP, SERVICE_PORT),
-            Step::Dnat(server, PORT),
+            Step::Dnat(backend, PORT),
         ];
         let hide = [
             Step::From(hidden),

@@ -28,7 +28,7 @@ pub fn run(tools: &Tools, accept: bool) -> Result<Vec<Expect>> {
         expects.push(handed(tools, how)?);
     }
     expects.push(thread(tools, accept)?);
-    expects.extend(child(tools, accept)?);
+    expects.push(child(tools, accept)?);
     expects.push(mapped(tools)?);
     Ok(expects)
 }
@@ -77,8 +77,8 @@ fn handed(tools: &Tools, how: &'static str) -> Result<Expect> {
     ))
 }
 
-/// Accepted in another thread than the one that listens.
-fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
+/// A process that listens, and lets somebody else accept.
+fn listener(tools: &Tools, by: &str) -> Result<(Load, String)> {
     let words = [
         "--comm",
         "listener",
@@ -86,12 +86,18 @@ fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
         "--listen",
         "127.0.0.1:0",
         "--by",
-        "thread",
+        by,
         "--receive",
         BYTES,
     ];
     let mut server = Load::start(&tools.load, Place::Here, &words)?;
     let address = listening(&mut server)?;
+    Ok((server, address))
+}
+
+/// Accepted in another thread than the one that listens.
+fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
+    let (server, address) = listener(tools, "thread")?;
     let pid = server.pid();
     send(tools, &address)?;
     let told = server.finish()?;
@@ -108,33 +114,21 @@ fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
 }
 
 /// Accepted by a child that has the listening socket from its parent.
-fn child(tools: &Tools, accept: bool) -> Result<[Expect; 1]> {
-    let words = [
-        "--comm",
-        "listener",
-        "accept",
-        "--listen",
-        "127.0.0.1:0",
-        "--by",
-        "child",
-        "--receive",
-        BYTES,
-    ];
-    let mut server = Load::start(&tools.load, Place::Here, &words)?;
-    let address = listening(&mut server)?;
+fn child(tools: &Tools, accept: bool) -> Result<Expect> {
+    let (server, address) = listener(tools, "child")?;
     let parent = u64::from(server.pid());
     send(tools, &address)?;
     let told = server.finish()?;
     let child = number(&told, "/accepter")?;
     ensure!(child != parent, "{told}");
-    Ok([expect("accepted by a child", move |events| {
+    Ok(expect("accepted by a child", move |events| {
         let event = closed(events, "/tcp_flow/local", &address, "SERVER")?;
         let calls = text(event, "/tcp_flow/bytes_source") == "CALLS";
         // Without a hook on accept and calls nothing tells the child from its parent.
         let owner = if accept || calls { child } else { parent };
         is_number(event, "/who/process/pid", owner)?;
         Ok(format!("{parent} listens, {child} accepts"))
-    })])
+    }))
 }
 
 fn send(tools: &Tools, address: &str) -> Result<Value> {

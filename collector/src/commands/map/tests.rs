@@ -24,13 +24,8 @@ fn pod(name: &str, kind: Kind) -> Option<Identity> {
     })
 }
 
-fn stored(node: &str, who: &str, peer: Option<&str>, flow: TcpFlow) -> StoredEvent {
-    let event = Event {
-        who: pod(who, Kind::Deployment),
-        peer: peer.and_then(|peer| pod(peer, Kind::StatefulSet)),
-        kind: Some(event::Kind::TcpFlow(flow)),
-        ..Event::default()
-    };
+/// As the collector keeps a node's event.
+fn kept(node: &str, event: &Event) -> StoredEvent {
     StoredEvent {
         node: node.to_owned(),
         record: Some(Record {
@@ -39,6 +34,16 @@ fn stored(node: &str, who: &str, peer: Option<&str>, flow: TcpFlow) -> StoredEve
         }),
         ..StoredEvent::default()
     }
+}
+
+fn stored(node: &str, who: &str, peer: Option<&str>, flow: TcpFlow) -> StoredEvent {
+    let event = Event {
+        who: pod(who, Kind::Deployment),
+        peer: peer.and_then(|peer| pod(peer, Kind::StatefulSet)),
+        kind: Some(event::Kind::TcpFlow(flow)),
+        ..Event::default()
+    };
+    kept(node, &event)
 }
 
 /// Through a service's address and a masquerade, told by both ends.
@@ -146,14 +151,7 @@ fn summed(node: &str, who: &str, peer: (&str, &str), time: u64, edge: TcpEdge) -
         kind: Some(event::Kind::TcpEdge(TcpEdge { port: 80, ..edge })),
         ..Event::default()
     };
-    StoredEvent {
-        node: node.to_owned(),
-        record: Some(Record {
-            event: event.encode_to_vec().into(),
-            ..Record::default()
-        }),
-        ..StoredEvent::default()
-    }
+    kept(node, &event)
 }
 
 #[test]
