@@ -282,12 +282,10 @@ pub fn current_memory_cgroup() -> u64 {
         unsafe { bpf_get_current_cgroup_id() }
     } else if have(HAVE_TASK_BTF) {
         // SAFETY: no argument; the verifier knows the type.
-        let task = unsafe { bpf_get_current_task_btf() } as Ptr;
-        memory_cgroup::<Direct>(follow!(Direct, task, task_cgroups))
+        memory_cgroup_of::<Direct>(unsafe { bpf_get_current_task_btf() } as Ptr)
     } else if have(HAVE_PROBE_READ) {
         // SAFETY: no argument.
-        let task = unsafe { bpf_get_current_task() } as Ptr;
-        memory_cgroup::<Probed>(follow!(Probed, task, task_cgroups))
+        memory_cgroup_of::<Probed>(unsafe { bpf_get_current_task() } as Ptr)
     } else {
         0
     }

@@ -55,6 +55,11 @@ pub static SOCKS: HashMap<u64, SockState> = HashMap::with_max_entries(32768, 0);
 /// workloads that find no room here.
 #[map]
 pub static UNTRACKED: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+/// Changes of a socket's state that the first of two programs has done and that
+/// SOCKS does not show, by `struct sock *`; the second takes them out again. LRU:
+/// what it was skipped for stays.
+#[map]
+pub static HANDLED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(2048, 0);
 /// Who listens where.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8192, 0);

@@ -5,6 +5,7 @@
 
 pub mod endpoint;
 pub mod frame;
+pub mod identity;
 pub mod json;
 pub mod kind;
 pub mod limits;

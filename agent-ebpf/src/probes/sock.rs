@@ -2,6 +2,14 @@
 //! `inet_sock_set_state`, present and stable from 5.10 to 7.2. It runs in the
 //! caller's context for CLOSE -> SYN_SENT and CLOSE -> LISTEN and in any
 //! context for the rest, so only those two name a process.
+//!
+//! The kernel skips a run of a program while another run of it is under way on
+//! that CPU (6.2 and later): when a softirq comes in between, and on a preemptible
+//! kernel (the default from 7.0 on) for as long as a task preempted in the middle
+//! is kept waiting. So there are two programs at the tracepoint with the same
+//! work. The first does it; the second, which is called after it, looks whether it
+//! is done, and does what the first was skipped for. It is under way so briefly
+//! that both are hardly ever skipped at once.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, helpers::bpf_ktime_get_ns};
 use aya_ebpf::{
@@ -21,7 +29,7 @@ use super::{nat, tcp_connect, tcp_flow, tcp_listen};
 use crate::{
     account::{self, add},
     kernel::{self, Direct, Mem, Probed, Ptr, follow, have, load},
-    maps::{CALLS, LISTENERS, SOCKS, UNTRACKED},
+    maps::{CALLS, HANDLED, LISTENERS, SOCKS, UNTRACKED},
 };
 
 pub(super) const AF_INET: u16 = 2;
@@ -146,9 +154,8 @@ unsafe fn min_rtt<M: Mem>(tp: Ptr) -> u32 {
 /// A new row for a socket, or None (counted by the caller) when the table is
 /// full.
 ///
-/// The kernel skips a run of a program that a softirq interrupted on this CPU
-/// (6.2), so a close can go unseen. Its row is still there when the address
-/// serves the next socket, and is reported then.
+/// A close can go unseen, when the kernel skipped both programs for it. Its row is
+/// still there when the address serves the next socket, and is reported then.
 #[inline(always)]
 pub(super) fn new_state(sk: Ptr) -> Option<*mut SockState> {
     let key = sk as u64;
@@ -168,22 +175,62 @@ pub(super) fn new_state(sk: Ptr) -> Option<*mut SockState> {
     SOCKS.get_ptr_mut(key)
 }
 
-/// An end of a connection of this memory cgroup's that is not tracked.
+/// An end of a connection of this memory cgroup's that is not tracked. Row 0 is
+/// there from the start.
 #[inline(always)]
 pub(super) fn untracked(cgroup: u64) {
     // Lost to another CPU is as good as done.
     let _ = UNTRACKED.insert(cgroup, &0, 1);
     let row = match UNTRACKED.get_ptr_mut(cgroup) {
         Some(row) => Some(row),
-        None => {
-            let _ = UNTRACKED.insert(0, &0, 1);
-            UNTRACKED.get_ptr_mut(0)
-        }
+        None => UNTRACKED.get_ptr_mut(0),
     };
     if let Some(row) = row {
-        // SAFETY: a live map value.
-        unsafe { add(row, 1) };
+        add(row, 1);
     }
+}
+
+/// The row of a listener in LISTENERS.
+#[inline(always)]
+pub(super) fn listener_key<M: Mem>(sk: Ptr) -> ListenerKey {
+    ListenerKey {
+        netns: kernel::sock_netns::<M>(sk),
+        port: local_port::<M>(sk),
+        pad: 0,
+    }
+}
+
+/// Notes that a change is done which leaves no trace in SOCKS.
+#[inline(always)]
+fn done<const SECOND: bool>(sk: Ptr, new: u32) {
+    if !SECOND {
+        let _ = HANDLED.insert(sk as u64, &new, 0);
+    }
+}
+
+/// Whether the first program has done this change.
+#[inline(always)]
+fn is_done(sk: Ptr, old: u32, new: u32) -> bool {
+    let key = sk as u64;
+    if old != TCP_LISTEN
+        && new != TCP_LISTEN
+        && let Some(state) = SOCKS.get_ptr(key)
+    {
+        // SAFETY: a live map value.
+        return new != TCP_CLOSE && unsafe { (*state).tcp_state == new };
+    }
+    if old != TCP_LISTEN && new == TCP_CLOSE {
+        return true;
+    }
+    let Some(handled) = HANDLED.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: a live map value.
+    let same = unsafe { *handled == new };
+    if same {
+        let _ = HANDLED.remove(key);
+    }
+    same
 }
 
 #[inline(always)]
@@ -199,9 +246,10 @@ fn count_no_room() {
 
 /// CLOSE -> SYN_SENT, in the context of the process that connects.
 #[inline(always)]
-fn connecting<M: Mem>(sk: Ptr) {
+fn connecting<M: Mem, const SECOND: bool>(sk: Ptr) {
     let Some(state) = new_state(sk) else {
-        return count_no_room();
+        count_no_room();
+        return done::<SECOND>(sk, TCP_SYN_SENT);
     };
     // SAFETY: a live map value; the socket is locked by its caller.
     unsafe {
@@ -212,7 +260,7 @@ fn connecting<M: Mem>(sk: Ptr) {
         (*state).netns = kernel::sock_netns::<M>(sk);
         (*state).flags = SOCK_OPENER;
         (*state).role = ROLE_CLIENT;
-        (*state).min_rtt_us = u32::MAX;
+        (*state).tcp_state = TCP_SYN_SENT;
     }
     if have(HAVE_CONNECT) {
         if let Some(call) = CALLS.get_ptr_mut(bpf_get_current_pid_tgid()) {
@@ -227,48 +275,55 @@ fn connecting<M: Mem>(sk: Ptr) {
 
 /// The handshake is done: a connect succeeded, or a child came up.
 #[inline(always)]
-fn established<M: Mem>(sk: Ptr, old: u32) {
+fn established<M: Mem, const SECOND: bool>(sk: Ptr, old: u32) {
     let key = sk as u64;
-    let mut came_up: *mut Listener = core::ptr::null_mut();
+    // Null, and not Option: to the verifier an absent pointer is one never written.
+    let mut listener: *mut Listener = core::ptr::null_mut();
     let state = match SOCKS.get_ptr_mut(key) {
-        Some(state) => state,
-        None if old == TCP_SYN_RECV => {
-            let Some(state) = new_state(sk) else {
-                if have(HAVE_FLOW) {
-                    account::dropped_map(PROBE_TCP_FLOW);
+        // One that is up already is of a socket before this one.
+        // SAFETY: a live map value.
+        Some(state) if unsafe { (*state).flags & SOCK_ESTABLISHED } == 0 => state,
+        _ => {
+            let mut role = ROLE_SERVER;
+            if old == TCP_SYN_RECV {
+                if let Some(row) = LISTENERS.get_ptr_mut(listener_key::<M>(sk)) {
+                    listener = row;
                 }
-                let key = ListenerKey {
-                    netns: kernel::sock_netns::<M>(sk),
-                    port: local_port::<M>(sk),
-                    pad: 0,
-                };
-                return untracked(match LISTENERS.get_ptr(key) {
-                    // SAFETY: a live map value.
-                    Some(listener) => unsafe { (*listener).owner.cgroup_memory },
-                    None => 0,
-                });
+            } else {
+                // A connect that began before the agent did, or whose beginning the
+                // kernel skipped: who uses the connection will show.
+                account::unmatched(PROBE_TCP_CONNECT);
+                role = ROLE_CLIENT;
+            }
+            let Some(state) = new_state(sk) else {
+                // One that connects was counted when it began.
+                if role == ROLE_SERVER {
+                    if have(HAVE_FLOW) {
+                        account::dropped_map(PROBE_TCP_FLOW);
+                    }
+                    let owner = if listener.is_null() {
+                        0
+                    } else {
+                        // SAFETY: a live map value.
+                        unsafe { (*listener).owner.cgroup_memory }
+                    };
+                    untracked(owner);
+                }
+                return done::<SECOND>(sk, TCP_ESTABLISHED);
             };
-            // SAFETY: a live map value.
+            // SAFETY: live map values.
             unsafe {
-                (*state).role = ROLE_SERVER;
+                (*state).role = role;
                 (*state).sock_cgroup = kernel::sock_cgroup::<M>(sk);
                 (*state).netns = kernel::sock_netns::<M>(sk);
-                let key = ListenerKey {
-                    netns: (*state).netns,
-                    port: local_port::<M>(sk),
-                    pad: 0,
-                };
-                if let Some(listener) = LISTENERS.get_ptr_mut(key) {
+                if !listener.is_null() {
                     kernel::copy_task(&raw mut (*state).opener, &raw const (*listener).owner);
                     (*state).flags = SOCK_OPENER;
                     add(&raw mut (*listener).children, 1);
-                    came_up = listener;
                 }
             }
             state
         }
-        // A connect that began before the agent did.
-        None => return account::unmatched(PROBE_TCP_CONNECT),
     };
     // SAFETY: a live map value; sk is a TCP socket.
     unsafe {
@@ -276,6 +331,7 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
         nat::resolve(state);
         (*state).opened_ns = bpf_ktime_get_ns();
         (*state).flags |= SOCK_ESTABLISHED;
+        (*state).tcp_state = TCP_ESTABLISHED;
         let tp = M::tcp_sock(sk);
         if !tp.is_null() {
             (*state).copied_seq = load!(M, tp, copied_seq: u32);
@@ -283,11 +339,11 @@ fn established<M: Mem>(sk: Ptr, old: u32) {
             (*state).first_write_seq = load!(M, tp, write_seq: u32);
             snapshot::<M>(state, tp);
         }
-        if have(HAVE_CONNECT) && (*state).role == ROLE_CLIENT {
+        if have(HAVE_CONNECT) && (*state).role == ROLE_CLIENT && (*state).flags & SOCK_OPENER != 0 {
             tcp_connect::outcome(state, TCP_ESTABLISHED, 0);
         }
-        if have(HAVE_LISTEN) && !came_up.is_null() {
-            tcp_listen::came_up::<M>(sk, state, came_up);
+        if have(HAVE_LISTEN) && !listener.is_null() {
+            tcp_listen::came_up::<M>(sk, state, listener);
         }
     }
 }
@@ -372,11 +428,7 @@ fn failed_in_call(sk: Ptr, local_port: u16) -> bool {
 /// CLOSE -> LISTEN, in the context of the process that listens.
 #[inline(always)]
 fn listening<M: Mem>(sk: Ptr) {
-    let key = ListenerKey {
-        netns: kernel::sock_netns::<M>(sk),
-        port: local_port::<M>(sk),
-        pad: 0,
-    };
+    let key = listener_key::<M>(sk);
     let listener = match LISTENERS.get_ptr_mut(key) {
         Some(listener) => listener,
         None => {
@@ -399,11 +451,7 @@ fn listening<M: Mem>(sk: Ptr) {
 
 #[inline(always)]
 fn unlistened<M: Mem>(sk: Ptr) {
-    let key = ListenerKey {
-        netns: kernel::sock_netns::<M>(sk),
-        port: local_port::<M>(sk),
-        pad: 0,
-    };
+    let key = listener_key::<M>(sk);
     let Some(listener) = LISTENERS.get_ptr_mut(key) else {
         return;
     };
@@ -456,11 +504,7 @@ pub(super) fn found<M: Mem>(
 /// A listener that was there before the agent.
 #[inline(always)]
 pub(super) fn found_listener<M: Mem>(sk: Ptr, task: Ptr) {
-    let key = ListenerKey {
-        netns: kernel::sock_netns::<M>(sk),
-        port: local_port::<M>(sk),
-        pad: 0,
-    };
+    let key = listener_key::<M>(sk);
     // The same socket shows once per process that has it: first one wins.
     if LISTENERS.get_ptr(key).is_some() || LISTENERS.insert(key, &NO_LISTENER, 0).is_err() {
         return;
@@ -479,22 +523,25 @@ pub(super) fn found_listener<M: Mem>(sk: Ptr, task: Ptr) {
 }
 
 #[inline(always)]
-fn set_state<M: Mem>(sk: Ptr, old: u32, new: u32) {
-    if !is_tcp::<M>(sk) {
+fn set_state<M: Mem, const SECOND: bool>(sk: Ptr, old: u32, new: u32) {
+    if !matches!(new, TCP_SYN_SENT | TCP_ESTABLISHED | TCP_CLOSE | TCP_LISTEN)
+        || !is_tcp::<M>(sk)
+        || (SECOND && is_done(sk, old, new))
+    {
         return;
     }
     if new == TCP_SYN_SENT {
-        connecting::<M>(sk);
+        connecting::<M, SECOND>(sk);
     } else if new == TCP_ESTABLISHED {
-        established::<M>(sk, old);
-    } else if new == TCP_CLOSE {
-        if old == TCP_LISTEN {
-            unlistened::<M>(sk);
-        } else {
-            closed::<M>(sk, old);
-        }
+        established::<M, SECOND>(sk, old);
     } else if new == TCP_LISTEN {
         listening::<M>(sk);
+        done::<SECOND>(sk, new);
+    } else if old == TCP_LISTEN {
+        unlistened::<M>(sk);
+        done::<SECOND>(sk, new);
+    } else {
+        closed::<M>(sk, old);
     }
 }
 
@@ -507,13 +554,25 @@ pub fn sock_state_tp_btf(ctx: BtfTracePointContext) -> i32 {
         ctx.arg::<u32>(1),
         ctx.arg::<u32>(2)
     );
-    set_state::<Direct>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    set_state::<Direct, false>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn sock_state_second_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    set_state::<Direct, true>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn sock_state_raw_tp(ctx: RawTracePointContext) -> i32 {
-    set_state::<Probed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    set_state::<Probed, false>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn sock_state_second_raw_tp(ctx: RawTracePointContext) -> i32 {
+    set_state::<Probed, true>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

@@ -187,15 +187,6 @@ fn oldest_wait<M: Mem>(sk: Ptr) -> u64 {
 }
 
 #[inline(always)]
-fn key_of<M: Mem>(sk: Ptr) -> ListenerKey {
-    ListenerKey {
-        netns: kernel::sock_netns::<M>(sk),
-        port: load!(M, sk, skc_num: u16),
-        pad: 0,
-    }
-}
-
-#[inline(always)]
 fn reading<M: Mem>(sk: Ptr, backlog: u32, max_backlog: u32, why: u16) -> Reading {
     let family = load!(M, sk, skc_family: u16);
     let mut address = [0; 2];
@@ -227,7 +218,7 @@ fn knocked<M: Mem>(sk: Ptr, why: u16) {
     if !is_full(backlog, max_backlog) {
         return;
     }
-    let key = key_of::<M>(sk);
+    let key = sock::listener_key::<M>(sk);
     let Some(row) = LISTENERS.get_ptr_mut(key) else {
         return account::unmatched(PROBE_TCP_LISTEN);
     };
@@ -312,7 +303,7 @@ impl walk::Walk for Look {
         if u32::from(load!(M, sk, skc_state: u8)) != TCP_LISTEN || !sock::is_tcp::<M>(sk) {
             return;
         }
-        let key = key_of::<M>(sk);
+        let key = sock::listener_key::<M>(sk);
         if LISTENERS.get_ptr(key).is_none() {
             sock::found_listener::<M>(sk, task);
         }

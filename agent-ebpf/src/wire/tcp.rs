@@ -54,7 +54,8 @@ wire_struct! {
         pub first_write_seq: u32,
         /// `tcp_sock.copied_seq` at ESTABLISHED.
         pub first_copied_seq: u32,
-        pub pad: u32,
+        /// TCP_SYN_SENT or TCP_ESTABLISHED, the last of them that was seen; else 0.
+        pub tcp_state: u32,
         pub nat: Nat,
     }
 }
@@ -89,7 +90,7 @@ impl SockState {
         total_retrans: 0,
         first_write_seq: 0,
         first_copied_seq: 0,
-        pad: 0,
+        tcp_state: 0,
         nat: Nat::EMPTY,
     };
 }

@@ -17,9 +17,11 @@ use super::conntrack::Conntrack;
 use super::desk::Desk;
 use super::input::Input;
 use super::reclaimed::Reclaimed;
+use super::sums::CROWDED;
 use super::{Context, Inlet, Options, ROWS, Readings, Seen, Watcher, Workloads};
+use crate::identity::CgroupClass;
 use crate::journal::Journal;
-use crate::kernel::{Tables, Untracked};
+use crate::kernel::Tables;
 use crate::pipeline::host::Host;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::source::Resolver;
@@ -265,12 +267,19 @@ impl Work {
         for watcher in &mut self.watchers {
             watcher.stats(&mut workloads);
         }
-        let untracked = self.parts.tables.untracked.as_ref();
-        for (cgroup, count) in untracked.map(Untracked::rows).unwrap_or_default() {
-            if count > 0
-                && let Some(row) = workloads.of(cgroup)
-            {
-                row.untracked_connections = count;
+        if let Some(untracked) = &mut self.parts.tables.untracked {
+            let rows = untracked.rows();
+            for (cgroup, count) in &rows {
+                if *count > 0
+                    && let Some(row) = workloads.of(*cgroup)
+                {
+                    row.untracked_connections = *count;
+                }
+            }
+            let resolver = &self.parts.resolver;
+            let is_gone = |id| resolver.cgroup_class(id) == CgroupClass::Unknown;
+            for id in spent(&rows, &self.told, is_gone) {
+                untracked.remove(id);
             }
         }
         let (now, left_out) = workloads.into_parts();
@@ -312,5 +321,45 @@ impl Work {
             workloads_left_out: self.workloads_left_out,
         };
         *self.board.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// Rows of connections without a row in the table of sockets that are told as they are and whose
+/// cgroup is gone, once there are many. Row 0 is of no workload.
+fn spent(
+    rows: &[(u64, u64)],
+    told: &BTreeMap<u64, WorkloadStats>,
+    is_gone: impl Fn(u64) -> bool,
+) -> Vec<u64> {
+    if rows.len() < CROWDED {
+        return Vec::new();
+    }
+    rows.iter()
+        .filter(|(id, count)| {
+            *id != 0
+                && told
+                    .get(id)
+                    .is_some_and(|told| told.untracked_connections == *count)
+                && is_gone(*id)
+        })
+        .map(|(id, _)| *id)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_given_up_when_they_are_told_gone_and_many() {
+        let many: Vec<(u64, u64)> = (0..CROWDED as u64).map(|id| (id, 5)).collect();
+        let stats = |untracked_connections| WorkloadStats {
+            untracked_connections,
+            ..WorkloadStats::default()
+        };
+        let told = BTreeMap::from([(0, stats(5)), (1, stats(5)), (2, stats(4)), (3, stats(5))]);
+        // 2 was told with less than it has now, 3 is there still, the rest was never told.
+        assert_eq!(spent(&many, &told, |id| id != 3), [1]);
+        assert!(spent(&many[1..], &told, |_| true).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use crate::pipeline::source::Resolver;
 
 /// Rows from which those of cgroups that are gone give up their place, well
 /// before the kernel's table is full.
-const CROWDED: usize = 256;
+pub(super) const CROWDED: usize = 256;
 /// For so long they are kept, for the statistics.
 const KEEP: Duration = Duration::from_secs(60);
 

@@ -2,6 +2,7 @@
 //! attaches, each optional.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read as _,
     path::{Path, PathBuf},
@@ -171,12 +172,16 @@ impl Kernel {
     #[must_use]
     pub fn counters(&self) -> Vec<ProbeCounters> {
         let mut counters = self.stats.counters();
-        for (name, program) in lock(&self.attacher).programs() {
+        let missed: BTreeMap<&str, u64> = lock(&self.attacher)
+            .programs()
+            .filter_map(|(name, program)| Some((name, stats::recursion_misses(program)?)))
+            .collect();
+        for (name, missed) in stats::unrepaired(missed) {
             let probe = PROBES.iter().find(|probe| probe.has(name));
             let row = counters
                 .iter_mut()
                 .find(|row| probe.is_some_and(|probe| row.probe == probe.name));
-            if let (Some(row), Some(missed)) = (row, stats::recursion_misses(program)) {
+            if let Some(row) = row {
                 row.missed += missed;
             }
         }

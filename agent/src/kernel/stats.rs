@@ -1,6 +1,7 @@
 //! The kernel side's own numbers: accounting per probe, histograms per CPU,
 //! cost per program.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::{
@@ -14,7 +15,11 @@ use culprit_agent_ebpf::wire::{
 };
 use culprit_proto::v1::{CpuHistogram, NodeStats, ProbeCounters, SoftirqHistogram};
 
-use super::{KernelError, object::take, plan::PROBES};
+use super::{
+    KernelError,
+    object::take,
+    plan::{PROBES, SECONDS},
+};
 
 /// The maps that only user space reads.
 pub(super) struct Stats {
@@ -64,6 +69,19 @@ pub(super) fn recursion_misses(program: &Program) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("recursion_misses:"))?;
     line.trim().parse().ok()
+}
+
+/// Skipped runs by program, without those that a program's second has made good:
+/// what both were skipped for is at most the smaller count.
+pub(super) fn unrepaired(mut missed: BTreeMap<&str, u64>) -> BTreeMap<&str, u64> {
+    for (first, second) in SECONDS {
+        if let Some(second) = missed.remove(second)
+            && let Some(first) = missed.get_mut(first)
+        {
+            *first = second.min(*first);
+        }
+    }
+    missed
 }
 
 impl Stats {
@@ -139,4 +157,25 @@ fn histograms(map: &PerCpuArray<MapData, Histogram>) -> Vec<CpuHistogram> {
             buckets: row.buckets.to_vec(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_second_program_made_good_is_not_missed() {
+        let missed = BTreeMap::from([
+            ("sock_state_tp_btf", 900),
+            ("sock_state_second_tp_btf", 3),
+            ("sock_state_raw_tp", 2),
+            ("send_fexit", 7),
+        ]);
+        let left = BTreeMap::from([
+            ("sock_state_tp_btf", 3),
+            ("sock_state_raw_tp", 2),
+            ("send_fexit", 7),
+        ]);
+        assert_eq!(unrepaired(missed), left);
+    }
 }

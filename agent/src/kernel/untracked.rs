@@ -28,4 +28,10 @@ impl Untracked {
     pub fn rows(&self) -> Vec<(u64, u64)> {
         self.0.iter().flatten().collect()
     }
+
+    /// Gives a row's place to another workload.
+    pub fn remove(&mut self, id: u64) {
+        // Gone already is as good.
+        drop(self.0.remove(&id));
+    }
 }

@@ -3,7 +3,7 @@
 //! the server's gets it from here.
 
 use culprit_proto::v1::event::Kind;
-use culprit_proto::v1::{Endpoint, Event, Identity, Pod, tcp_connect::Outcome, tcp_flow::Role};
+use culprit_proto::v1::{Endpoint, Event, Identity, tcp_connect::Outcome, tcp_flow::Role};
 use prost::Message;
 use rusqlite::{OptionalExtension, params};
 
@@ -23,33 +23,43 @@ fn key(end: &Endpoint) -> Vec<u8> {
     key
 }
 
-/// A client's connection: its end and the server's as that one's socket has them,
-/// and when it was opened (0: before the agent).
-fn connection(event: &Event) -> Option<(&Endpoint, &Endpoint, u64)> {
-    match &event.kind {
-        Some(Kind::TcpConnect(one)) if one.outcome() == Outcome::Established => Some((
-            one.local_nat.as_ref().or(one.local.as_ref())?,
-            one.remote_nat.as_ref().or(one.remote.as_ref())?,
-            event.time,
-        )),
-        Some(Kind::TcpFlow(one)) if one.role() == Role::Client => Some((
-            one.local_nat.as_ref().or(one.local.as_ref())?,
-            one.remote_nat.as_ref().or(one.remote.as_ref())?,
-            one.opened_at,
-        )),
-        _ => None,
-    }
+/// A client's connection.
+struct Connection<'a> {
+    /// Its end as the client's socket has it.
+    own: &'a Endpoint,
+    /// Both ends as the server's socket has them.
+    client: &'a Endpoint,
+    server: &'a Endpoint,
+    /// When it was opened, nanoseconds; 0: before the agent.
+    opened: u64,
 }
 
-/// The server finds the client's pod by its address.
-fn is_plain(event: &Event, seen_as: &Endpoint) -> bool {
-    let own = match &event.kind {
-        Some(Kind::TcpConnect(one)) => one.local.as_ref(),
-        Some(Kind::TcpFlow(one)) => one.local.as_ref(),
-        _ => None,
-    };
-    let pod = event.who.as_ref().and_then(|who| who.pod.as_ref());
-    pod.is_some_and(|pod| !pod.host_network) && own.is_some_and(|own| own.ip == seen_as.ip)
+impl<'a> Connection<'a> {
+    /// None for what is no client's record of a connection.
+    fn of(event: &'a Event) -> Option<Self> {
+        let (own, translated, opened) = match &event.kind {
+            Some(Kind::TcpConnect(one)) if one.outcome() == Outcome::Established => {
+                (&one.local, &one.local_nat, event.time)
+            }
+            Some(Kind::TcpFlow(one)) if one.role() == Role::Client => {
+                (&one.local, &one.local_nat, one.opened_at)
+            }
+            _ => return None,
+        };
+        let own = own.as_ref()?;
+        Some(Self {
+            own,
+            client: translated.as_ref().unwrap_or(own),
+            server: event.far_end()?,
+            opened,
+        })
+    }
+
+    /// The server finds this client's pod by its address.
+    fn is_plain(&self, who: &Identity) -> bool {
+        let pod = who.pod.as_ref();
+        pod.is_some_and(|pod| !pod.host_network) && self.own.ip == self.client.ip
+    }
 }
 
 impl State {
@@ -58,14 +68,11 @@ impl State {
         let Ok(event) = Event::decode(event) else {
             return Ok(());
         };
-        let Some((client, server, opened)) = connection(&event) else {
+        let (Some(connection), Some(who)) = (Connection::of(&event), &event.who) else {
             return Ok(());
         };
-        let loopback = client.addr().is_none_or(|ip| ip.is_loopback());
-        let Some(who) = event.who.as_ref().filter(|_| !loopback) else {
-            return Ok(());
-        };
-        if is_plain(&event, client) {
+        let loopback = connection.client.addr().is_none_or(|ip| ip.is_loopback());
+        if loopback || connection.is_plain(who) {
             return Ok(());
         }
         self.connection
@@ -75,11 +82,11 @@ impl State {
             )
             .and_then(|mut s| {
                 s.execute(params![
-                    key(client),
-                    key(server),
-                    sql(opened),
+                    key(connection.client),
+                    key(connection.server),
+                    sql(connection.opened),
                     node,
-                    brief(who).encode_to_vec()
+                    who.clone().brief().encode_to_vec()
                 ])
             })
             .map(drop)
@@ -97,19 +104,6 @@ impl State {
             )
             .map(drop)
             .doing("forget old clients")
-    }
-}
-
-/// Without labels and cgroup, which the client's own record has.
-fn brief(who: &Identity) -> Identity {
-    Identity {
-        pod: who.pod.clone().map(|pod| Pod {
-            labels: Default::default(),
-            ..pod
-        }),
-        process: who.process.clone(),
-        container: who.container.clone(),
-        ..Identity::default()
     }
 }
 

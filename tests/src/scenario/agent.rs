@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use super::expect::missed_runs;
 use super::tools::{PATIENCE, Tools};
 
 /// Every probe's name.
@@ -31,6 +33,19 @@ pub const PROBES: [&str; 15] = [
     "runq",
     "dns",
 ];
+
+/// Runs that the kernel skipped of the programs of agents that have ended.
+static SKIPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many runs the kernel has skipped of the programs of all agents that have ended.
+pub fn skipped_runs() -> u64 {
+    SKIPPED.load(Ordering::Relaxed)
+}
+
+/// Adds to them.
+pub(super) fn count_skipped(runs: u64) {
+    SKIPPED.fetch_add(runs, Ordering::Relaxed);
+}
 
 #[derive(Default)]
 struct Shared {
@@ -54,6 +69,8 @@ pub struct Agent {
     stderr: Option<JoinHandle<String>>,
     /// Its state directory.
     pub state: PathBuf,
+    /// Its skipped runs are in the count.
+    noted: bool,
 }
 
 /// What a stopped agent leaves.
@@ -125,6 +142,7 @@ impl Agent {
             stdout: Some(stdout),
             stderr: Some(stderr),
             state,
+            noted: false,
         };
         let ready = |events: &[Value]| events.iter().any(|event| kind(event) == "coverage");
         if !agent.wait_for(PATIENCE, ready) {
@@ -199,7 +217,15 @@ impl Agent {
         self.end(Signal::KILL)
     }
 
+    /// Once: its programs go with it.
+    fn note_skipped(&mut self) {
+        if !std::mem::replace(&mut self.noted, true) {
+            count_skipped(missed_runs(self.pid()).iter().map(|(_, runs)| runs).sum());
+        }
+    }
+
     fn end(mut self, signal: Signal) -> Result<Finished> {
+        self.note_skipped();
         let pid = Pid::from_child(&self.child);
         match rustix::process::kill_process(pid, signal) {
             // It ended by itself: the status says how.
@@ -239,6 +265,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.note_skipped();
         // Both fail only when it has ended already.
         drop(self.child.kill());
         drop(self.child.wait());

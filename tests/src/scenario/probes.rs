@@ -10,7 +10,7 @@ use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
 use super::{
-    findings, flow_deltas, flow_edges, icmp, names, nat, oom, owners, softirq, table_full,
+    crowd, findings, flow_deltas, flow_edges, icmp, names, nat, oom, owners, softirq, table_full,
     tcp_connect, tcp_flow,
 };
 use crate::net::pair::Pair;
@@ -42,8 +42,9 @@ pub fn run(
                 Err(error) => report.result(subject, "doctor", &Err(error)),
                 Ok(None) => {
                     works += 1;
-                    let result = one_flavour(tools, world, name, one, report);
-                    report.result(subject, "ran", &result.map(|()| String::new()));
+                    report.play(subject, |report| {
+                        one_flavour(tools, world, name, one, report)
+                    });
                 }
                 Ok(Some(reason)) if must == Some(true) => {
                     let error = anyhow::anyhow!("must run on this kernel ({world:?}): {reason}");
@@ -104,6 +105,9 @@ fn one_flavour(
             settle(agent, &expects, report, subject)?;
             let agent = Agent::start_one(tools, probe, flavour, &flow_edges::FLAGS)?;
             let expects = flow_edges::run(tools, &agent)?;
+            settle(agent, &expects, report, subject)?;
+            let agent = Agent::start_one(tools, probe, flavour, &crowd::FLAGS)?;
+            let expects = crowd::run(tools)?;
             settle(agent, &expects, report, subject)?;
         }
         "icmp_echo" => {

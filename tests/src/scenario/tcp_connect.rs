@@ -297,7 +297,7 @@ pub fn run_storm(tools: &Tools, flags: &[&str]) -> Result<(u32, String, Vec<u64>
 }
 
 /// What `whole` has more of than `part`; both in order.
-fn excess(whole: &[u64], part: &[u64]) -> Vec<u64> {
+pub fn excess(whole: &[u64], part: &[u64]) -> Vec<u64> {
     let mut part = part.iter().peekable();
     let mut more = Vec::new();
     for value in whole {

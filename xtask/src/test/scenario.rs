@@ -58,5 +58,6 @@ fn count(check: &Check, tally: &mut Tally) {
         }
         Verdict::Fail => tally.fail(format!("{name}: {}", check.detail)),
         Verdict::Skip => println!("skip   {name}: {}", check.detail),
+        Verdict::Again => println!("again  {name}: {}", check.detail),
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Pass,
     Fail,
     Skip,
+    /// Failed while the kernel skipped runs of programs, and was played again.
+    Again,
 }
 
 /// One machine's row.
@@ -38,6 +40,15 @@ pub(crate) struct Row {
 #[derive(Serialize)]
 pub(crate) struct Matrix {
     pub(crate) rows: Vec<Row>,
+}
+
+impl Check {
+    fn line(&self, machine: &str) -> String {
+        format!(
+            "{machine}: {} {}: {}: {}",
+            self.probe, self.flavour, self.check, self.detail
+        )
+    }
 }
 
 /// The scenario's checks; its line of totals is left out.
@@ -82,6 +93,7 @@ impl Row {
                 (Verdict::Fail, _) | (_, "FAIL") => "FAIL",
                 (Verdict::Pass, _) | (_, "pass") => "pass",
                 (Verdict::Skip, _) => "-",
+                (Verdict::Again, cell) => cell,
             };
         }
         cell
@@ -157,6 +169,16 @@ impl Matrix {
         aligned(&table)
     }
 
+    /// What was played again, one line each.
+    pub(crate) fn again(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for row in &self.rows {
+            let again = row.checks.iter().filter(|it| it.result == Verdict::Again);
+            lines.extend(again.map(|check| check.line(&row.machine)));
+        }
+        lines
+    }
+
     /// What failed, one line each.
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -171,10 +193,7 @@ impl Matrix {
                 .iter()
                 .filter(|check| check.result == Verdict::Fail)
             {
-                lines.push(format!(
-                    "{}: {} {}: {}: {}",
-                    row.machine, check.probe, check.flavour, check.check, check.detail
-                ));
+                lines.push(check.line(&row.machine));
             }
         }
         lines
@@ -266,6 +285,18 @@ mod tests {
         assert!(!matrix.markdown().contains("oom_autopsy"));
         matrix.rows[0].checks.truncate(1);
         assert_eq!(matrix.findings(), "");
+    }
+
+    #[test]
+    fn what_was_played_again_is_told_and_is_no_failure() {
+        let matrix = Matrix {
+            rows: vec![row(&[
+                r#"{"check":"b","detail":"x","flavour":"fentry","probe":"oom","result":"again"}"#,
+                r#"{"check":"b","detail":"","flavour":"fentry","probe":"oom","result":"pass"}"#,
+            ])],
+        };
+        assert!(!matrix.failed() && matrix.markdown().contains("pass"));
+        assert_eq!(matrix.again(), ["5.10: oom fentry: b: x"]);
     }
 
     #[test]

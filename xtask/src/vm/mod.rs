@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long)]
     write_docs: bool,
     /// Seconds one machine may take.
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     limit: u64,
     /// Two machines as two nodes with container runtime and pods, instead of the matrix.
     #[arg(long, conflicts_with_all = ["kernel", "write_docs"])]
@@ -57,7 +57,7 @@ impl Options {
             refresh: false,
             fetch: false,
             write_docs: false,
-            limit: 900,
+            limit: 1800,
             nodes: false,
             bin_dir: None,
             payload: Vec::new(),
@@ -210,6 +210,9 @@ fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Res
         matrix.markdown(),
         matrix.findings()
     );
+    for again in matrix.again() {
+        println!("again {again}");
+    }
     for failure in matrix.failures() {
         println!("FAILED {failure}");
     }

@@ -182,8 +182,20 @@ const fn never(without: &'static str) -> Part {
     }
 }
 
-const STATE_TP_BTF: &[Step] = &[tp_btf("sock_state_tp_btf", "inet_sock_set_state")];
-const STATE_RAW_TP: &[Step] = &[raw_tp("sock_state_raw_tp", "inet_sock_set_state")];
+/// The second is called after the first, in the order of attaching.
+const STATE_TP_BTF: &[Step] = &[
+    tp_btf("sock_state_tp_btf", "inet_sock_set_state"),
+    tp_btf("sock_state_second_tp_btf", "inet_sock_set_state"),
+];
+const STATE_RAW_TP: &[Step] = &[
+    raw_tp("sock_state_raw_tp", "inet_sock_set_state"),
+    raw_tp("sock_state_second_raw_tp", "inet_sock_set_state"),
+];
+/// Programs with a second that does what they were skipped for.
+pub const SECONDS: [(&str, &str); 2] = [
+    ("sock_state_tp_btf", "sock_state_second_tp_btf"),
+    ("sock_state_raw_tp", "sock_state_second_raw_tp"),
+];
 /// tcp_connect and tcp_flow share it: it is attached once.
 const STATE: Part = need(&[STATE_TP_BTF, STATE_RAW_TP]);
 const NO_V6: &str = "IPv6 is not in this kernel, or cannot be hooked here";

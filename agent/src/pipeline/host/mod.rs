@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use culprit_proto::v1::identity::Source;
-use culprit_proto::v1::{HostAddress, HostPort, Identity, Pod};
+use culprit_proto::v1::{HostAddress, HostPort, Identity};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::source::{Listening, Resolver};
@@ -193,18 +193,11 @@ fn name(resolver: &dyn Resolver, actor: &Actor) -> (Identity, bool) {
     (far(who), done)
 }
 
-/// An identity as that of a far end: without labels and cgroup, which travel with
-/// its own events.
+/// An identity as that of a far end.
 pub(super) fn far(who: Identity) -> Identity {
     Identity {
-        pod: who.pod.map(|pod| Pod {
-            labels: BTreeMap::default(),
-            ..pod
-        }),
-        process: who.process,
-        container: who.container,
         source: Source::Address.into(),
-        ..Identity::default()
+        ..who.brief()
     }
 }
 

@@ -52,8 +52,7 @@ pub fn run(tools: &Tools, only: Option<&str>, report: &mut Report) -> Result<()>
             probe: name,
             flavour: "",
         };
-        let result = case(tools, subject, report);
-        report.result(subject, "ran", &result.map(|()| String::new()));
+        report.play(subject, |report| case(tools, subject, report));
         ran += 1;
     }
     ensure!(ran > 0, "there is no finding {only:?}");
