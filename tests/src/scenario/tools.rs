@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 /// How long any condition is awaited. Generous: emulated machines are slow,
 /// and a test that passes never waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The programs under test.
 #[derive(Debug, Clone)]
