@@ -18,6 +18,8 @@ pub(super) struct Attacher {
     /// Some 20 MiB: dropped when nothing more will be loaded.
     btf: Option<Btf>,
     attached: Vec<Step>,
+    /// What was attached and let go of: known to work, not to be tried again.
+    proven: Vec<Step>,
     /// Of the CPU clock, nanoseconds.
     period_ns: u64,
 }
@@ -41,6 +43,7 @@ impl Attacher {
             ebpf,
             btf: Some(btf),
             attached: Vec::new(),
+            proven: Vec::new(),
             period_ns,
         }
     }
@@ -64,9 +67,8 @@ impl Attacher {
     }
 
     fn has(&self, step: &Step) -> bool {
-        self.attached
-            .iter()
-            .any(|s| (s.program == step.program && s.hook == step.hook) || twins(s, step))
+        let same = |s: &Step| s.program == step.program && s.hook == step.hook;
+        self.attached.iter().any(|s| same(s) || twins(s, step)) || self.proven.iter().any(same)
     }
 
     /// Attaches all steps or, when one fails, none of them. Steps that are
@@ -96,6 +98,13 @@ impl Attacher {
         // Last first: what adds to another program's records goes before it.
         let all: Vec<Step> = self.attached.iter().rev().copied().collect();
         self.detach(&all);
+    }
+
+    /// Detaches steps of which only that they work is of interest: they count as attached from
+    /// then on. Most of `doctor`'s time is the verifier's, and flavours share programs.
+    pub(super) fn let_go(&mut self, steps: &[Step]) {
+        self.detach(steps);
+        self.proven.extend_from_slice(steps);
     }
 
     /// Detaches steps and unloads programs that are then attached nowhere.

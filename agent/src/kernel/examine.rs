@@ -52,7 +52,7 @@ pub fn examine(options: &KernelOptions) -> Result<(Facts, Vec<ProbeReport>), Ker
                 .map(
                     |flavour| match try_flavour(&mut attacher, &facts, probe, flavour) {
                         Ok((steps, limits)) => {
-                            attacher.detach(&steps);
+                            attacher.let_go(&steps);
                             FlavourReport {
                                 name: flavour.name,
                                 refused: None,

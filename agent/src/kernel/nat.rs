@@ -23,13 +23,17 @@ use culprit_agent_ebpf::wire::{
     tcp::Tuple,
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::{KernelError, object::take};
 
 /// Connections that are taken over: two rows each, of the table's 65,536.
 const MAX: usize = 30_000;
-/// How long the start may take for it; a file of a million lines is not worth
-/// waiting for.
+/// CPU time that the start may take for it; a file of a million lines is not worth
+/// more.
 const BUDGET: Duration = Duration::from_secs(1);
+/// How long it may take in all: on a node that is short of CPU the start waits no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Network namespaces that are read.
 const MAX_NAMESPACES: usize = 256;
 /// Longest line that is looked at, bytes; the kernel's are below 400.
@@ -53,7 +57,7 @@ impl Translations {
     /// # Errors
     /// Why not all, or none, of them are known.
     pub(super) fn seed(&mut self, proc_root: &Path) -> Result<usize, String> {
-        let started = Instant::now();
+        let budget = Budget::start();
         let mut taken = 0;
         let mut trouble = None;
         for pid in namespaces(proc_root) {
@@ -61,7 +65,7 @@ impl Translations {
             let told = |reason: &dyn fmt::Display| format!("{}: {reason}", path.display());
             match File::open(&path) {
                 Ok(file) => self
-                    .take(file, started, &mut taken)
+                    .take(file, &budget, &mut taken)
                     .map_err(|reason| told(&reason))?,
                 // A process that has ended since; but the node's own must be there.
                 Err(error) if pid == 1 => trouble = Some(told(&error)),
@@ -71,14 +75,14 @@ impl Translations {
         trouble.map_or(Ok(taken), Err)
     }
 
-    fn take(&mut self, file: File, started: Instant, taken: &mut usize) -> Result<(), String> {
+    fn take(&mut self, file: File, budget: &Budget, taken: &mut usize) -> Result<(), String> {
         let mut lines = BufReader::with_capacity(64 * 1024, file);
         let mut line = Vec::new();
         while next_line(&mut lines, &mut line).map_err(|e| e.to_string())? {
             let Some((there, back)) = std::str::from_utf8(&line).ok().and_then(connection) else {
                 continue;
             };
-            if *taken >= MAX || started.elapsed() > BUDGET {
+            if *taken >= MAX || budget.spent() {
                 return Err(format!("only the first {taken} were read"));
             }
             for (mine, other) in [(there, back), (back, there)] {
@@ -90,6 +94,30 @@ impl Translations {
         }
         Ok(())
     }
+}
+
+/// What the seeding thread may spend.
+struct Budget {
+    began: Instant,
+    cpu: Duration,
+}
+
+impl Budget {
+    fn start() -> Self {
+        Self {
+            began: Instant::now(),
+            cpu: cpu_time(),
+        }
+    }
+
+    fn spent(&self) -> bool {
+        cpu_time().saturating_sub(self.cpu) > BUDGET || self.began.elapsed() > PATIENCE
+    }
+}
+
+/// Of this thread, so far.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// A process in each network namespace, the node's own first. Namespaces that

@@ -25,16 +25,16 @@ struct Args {
     /// What this kernel has to allow.
     #[arg(long, value_enum)]
     world: Option<World>,
-    /// Parts to run, all by default; with --probe or --flavour, the
-    /// probes; with --finding, the findings.
+    /// Parts to run. By default all; with --probe or --flavour the
+    /// probes; with --finding the findings.
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Only this probe.
     #[arg(long)]
     probe: Option<String>,
-    /// Only this finding.
+    /// Only this finding; may be given again.
     #[arg(long)]
-    finding: Option<String>,
+    finding: Vec<String>,
     /// Only this flavour.
     #[arg(long)]
     flavour: Option<String>,
@@ -63,14 +63,14 @@ fn main() -> Result<ExitCode> {
     std::fs::create_dir_all(scratch).with_context(|| scratch.display().to_string())?;
     let tools = Tools::find(args.bin_dir.as_deref(), scratch)?;
     let mut report = Report::default();
-    let parts = if args.probe.is_some() || args.flavour.is_some() {
-        &[Part::Probes]
-    } else if args.finding.is_some() {
-        &[Part::Findings]
-    } else if args.parts.is_empty() {
-        Part::value_variants()
-    } else {
+    let parts = if !args.parts.is_empty() {
         &args.parts
+    } else if args.probe.is_some() || args.flavour.is_some() {
+        [Part::Probes].as_slice()
+    } else if !args.finding.is_empty() {
+        &[Part::Findings]
+    } else {
+        Part::value_variants()
     };
     for part in parts {
         let (name, result) = match part {
@@ -87,7 +87,7 @@ fn main() -> Result<ExitCode> {
             Part::Hostile => ("hostile", hostile::run(&tools, &mut report)),
             Part::Privilege => ("privilege", privilege::run(&tools, &mut report)),
             Part::Findings => {
-                let only = args.finding.as_deref();
+                let only = &args.finding;
                 ("findings", findings::run(&tools, only, &mut report))
             }
         };

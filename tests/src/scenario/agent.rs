@@ -158,10 +158,25 @@ impl Agent {
 
     /// Starts with one probe in one flavour, the others off.
     pub fn start_one(tools: &Tools, probe: &str, flavour: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_beside(tools, probe, flavour, &[], flags)
+    }
+
+    /// The same, and with these other probes as they come.
+    pub fn start_beside(
+        tools: &Tools,
+        probe: &str,
+        flavour: &str,
+        others: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
         let mut all = Vec::new();
         for name in PROBES {
+            let value = match name == probe {
+                true => flavour,
+                false if others.contains(&name) => continue,
+                false => "off",
+            };
             all.push("--probe".to_owned());
-            let value = if name == probe { flavour } else { "off" };
             all.push(format!("{name}={value}"));
         }
         let mut refs: Vec<&str> = all.iter().map(String::as_str).collect();

@@ -222,3 +222,29 @@ pub fn skipped(events: &[Value]) -> u64 {
         .filter_map(|probe| number(probe, "/missed").ok())
         .sum()
 }
+
+/// Whether a probe runs in some flavour, as the agent says.
+pub fn probe_runs(events: &[Value], probe: &str) -> bool {
+    flavour_of(events, probe).is_some_and(|flavour| !flavour.is_empty())
+}
+
+/// Whether a probe runs in this flavour.
+pub fn runs_as(events: &[Value], probe: &str, flavour: &str) -> bool {
+    flavour_of(events, probe) == Some(flavour)
+}
+
+/// Whether a probe runs in a flavour that hooks functions, not tracepoints.
+pub fn hooks_functions(events: &[Value], probe: &str) -> bool {
+    ["fentry", "kprobe"].contains(&flavour_of(events, probe).unwrap_or_default())
+}
+
+/// As the first coverage event says.
+fn flavour_of<'a>(events: &'a [Value], probe: &str) -> Option<&'a str> {
+    events
+        .iter()
+        .filter(|event| kind(event) == "coverage")
+        .filter_map(|event| event.pointer("/coverage/probes").and_then(Value::as_array))
+        .flatten()
+        .find(|row| text(row, "/probe") == probe)
+        .map(|row| text(row, "/flavour"))
+}

@@ -3,11 +3,13 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-use super::agent::{Agent, kind};
+use super::agent::kind;
+use super::crew::Crew;
 use super::expect::{Expect, expect, is_number, number, text};
+use super::flow_deltas::no_calls;
 use super::load::{Load, Place};
 use super::tcp_connect::listening;
-use super::tools::Tools;
+use super::tools::{PATIENCE, Tools};
 
 /// An interval that a test can wait for.
 pub const FLAGS: [&str; 4] = ["--flow-records", "edges", "--flow-interval", "200ms"];
@@ -29,7 +31,7 @@ struct Sums {
 }
 
 /// Moves the bytes and says what must be seen.
-pub fn run(tools: &Tools, agent: &Agent) -> Result<Vec<Expect>> {
+pub fn run(tools: &Tools, crew: &Crew<'_>) -> Result<Vec<Expect>> {
     let mut expects = vec![expect("edges: no record of a single one", |events| {
         ensure!(
             !events.iter().any(|event| kind(event) == "tcp_flow"),
@@ -45,8 +47,10 @@ pub fn run(tools: &Tools, agent: &Agent) -> Result<Vec<Expect>> {
     let port = transfers(tools, 1, "client", |client, port| {
         for part in 1..=PARTS {
             client.line("part")?;
-            // Where calls are not counted, no interval record need come.
-            agent.wait_for(super::tools::PATIENCE / 12, |events| {
+            crew.wait_for(PATIENCE / 3, |events| {
+                if no_calls(events) {
+                    return true;
+                }
                 let sent = sum(events, "CLIENT", port, "bytes_sent");
                 let received = sum(events, "SERVER", port, "bytes_received");
                 let told = part * (SENT / PARTS);

@@ -1,6 +1,7 @@
 //! Scenarios: real programs, real kernel, and what a user would see of it.
 pub mod agent;
 pub mod cgroup;
+pub mod crew;
 pub mod crowd;
 pub mod doctor;
 pub mod dump;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::agent::Agent;
 use super::cgroup::{Cgroup, Memory};
+use super::crew::Crew;
 use super::expect::{Expect, expect, is_text, one, text};
 use super::load::{Load, Place};
 use super::tcp_connect::listening;
@@ -15,7 +15,7 @@ use crate::net::pair::{FAR_V4, Pair};
 
 /// Connections to one server: by a workload that asked for its name, twice, and by one that did
 /// not ask.
-pub fn run(tools: &Tools, pair: &Pair, agent: &Agent) -> Result<(Vec<Expect>, [Cgroup; 2])> {
+pub fn run(tools: &Tools, pair: &Pair, crew: &Crew<'_>) -> Result<(Vec<Expect>, [Cgroup; 2])> {
     let memory = Memory::find()?;
     let own = std::process::id();
     let cgroup = |what: &str| Cgroup::new(&memory, &format!("/culprit-names-{own}-{what}"));
@@ -42,7 +42,7 @@ pub fn run(tools: &Tools, pair: &Pair, agent: &Agent) -> Result<(Vec<Expect>, [C
         let told = Load::run(&tools.load, Place::In(&pair.near), &words)?;
         let local = text(&told, "/connections/0/local").to_owned();
         // Names are asked for when the record is read: the next lookup comes after that.
-        let read = agent.wait_for(PATIENCE, |events| {
+        let read = crew.wait_for(PATIENCE, |events| {
             let closed = |event: &&Value| text(event, "/tcp_flow/state") == "CLOSED";
             let mut closed = events.iter().filter(closed);
             closed.any(|event| text(event, "/tcp_flow/local") == local)

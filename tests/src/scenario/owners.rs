@@ -4,7 +4,9 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::expect::{Expect, expect, is_number, is_process, is_text, number, one, text};
+use super::expect::{
+    Expect, expect, hooks_functions, is_number, is_process, is_text, number, one, text,
+};
 use super::load::{Load, Place};
 use super::tcp_connect::listening;
 use super::tools::Tools;
@@ -21,16 +23,21 @@ fn server(tools: &Tools, listen: &str) -> Result<(Load, String)> {
     Ok((server, address))
 }
 
-/// Runs all, and says what must be seen; `accept`: this flavour sees who accepts.
-pub fn run(tools: &Tools, accept: bool) -> Result<Vec<Expect>> {
+/// Runs all, and says what must be seen.
+pub fn run(tools: &Tools) -> Result<Vec<Expect>> {
     let mut expects = Vec::new();
     for how in ["shared", "passed", "exec"] {
         expects.push(handed(tools, how)?);
     }
-    expects.push(thread(tools, accept)?);
-    expects.push(child(tools, accept)?);
+    expects.push(thread(tools)?);
+    expects.push(child(tools)?);
     expects.push(mapped(tools)?);
     Ok(expects)
+}
+
+/// A function that is hooked tells who accepts.
+fn sees_accept(events: &[Value]) -> bool {
+    hooks_functions(events, "tcp_flow")
 }
 
 /// The record of one end at its close.
@@ -96,7 +103,7 @@ fn listener(tools: &Tools, by: &str) -> Result<(Load, String)> {
 }
 
 /// Accepted in another thread than the one that listens.
-fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
+fn thread(tools: &Tools) -> Result<Expect> {
     let (server, address) = listener(tools, "thread")?;
     let pid = server.pid();
     send(tools, &address)?;
@@ -106,7 +113,7 @@ fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
         let event = closed(events, "/tcp_flow/local", &address, "SERVER")?;
         let seen = number(event, "/who/process/pid")?;
         ensure!(seen == u64::from(pid), "process {seen}, not {pid}: {event}");
-        if accept {
+        if sees_accept(events) {
             is_number(event, "/who/process/tid", tid)?;
         }
         Ok(format!("thread {tid} of {pid}"))
@@ -114,7 +121,7 @@ fn thread(tools: &Tools, accept: bool) -> Result<Expect> {
 }
 
 /// Accepted by a child that has the listening socket from its parent.
-fn child(tools: &Tools, accept: bool) -> Result<Expect> {
+fn child(tools: &Tools) -> Result<Expect> {
     let (server, address) = listener(tools, "child")?;
     let parent = u64::from(server.pid());
     send(tools, &address)?;
@@ -125,7 +132,11 @@ fn child(tools: &Tools, accept: bool) -> Result<Expect> {
         let event = closed(events, "/tcp_flow/local", &address, "SERVER")?;
         let calls = text(event, "/tcp_flow/bytes_source") == "CALLS";
         // Without a hook on accept and calls nothing tells the child from its parent.
-        let owner = if accept || calls { child } else { parent };
+        let owner = if sees_accept(events) || calls {
+            child
+        } else {
+            parent
+        };
         is_number(event, "/who/process/pid", owner)?;
         Ok(format!("{parent} listens, {child} accepts"))
     }))

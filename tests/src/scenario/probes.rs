@@ -3,9 +3,8 @@
 
 use anyhow::{Result, bail};
 
-use super::agent::Agent;
+use super::crew::Watch;
 use super::doctor::Doctor;
-use super::expect::settle;
 use super::matrix::{FLAVOURS, World};
 use super::report::{Report, Subject};
 use super::tools::Tools;
@@ -28,7 +27,7 @@ pub fn run(
         if probe.is_some_and(|only| only != name) {
             continue;
         }
-        let mut works = 0;
+        let mut works = Vec::new();
         for one in flavours {
             if flavour.is_some_and(|only| only != *one) {
                 continue;
@@ -40,12 +39,7 @@ pub fn run(
             let must = world.must(name, one);
             match doctor.flavour(name, one) {
                 Err(error) => report.result(subject, "doctor", &Err(error)),
-                Ok(None) => {
-                    works += 1;
-                    report.play(subject, |report| {
-                        one_flavour(tools, world, name, one, report)
-                    });
-                }
+                Ok(None) => works.push(*one),
                 Ok(Some(reason)) if must == Some(true) => {
                     let error = anyhow::anyhow!("must run on this kernel ({world:?}): {reason}");
                     report.result(subject, "doctor", &Err(error));
@@ -57,98 +51,109 @@ pub fn run(
                 Ok(Some(reason)) => report.skip(subject, "doctor", &reason),
             }
         }
-        if works == 0 && flavour.is_none() && !world.lacks(name) {
-            let subject = Subject {
-                probe: name,
-                flavour: "",
-            };
-            report.result(subject, "some flavour", &Err(anyhow::anyhow!("none works")));
+        if works.is_empty() {
+            if flavour.is_none() && !world.lacks(name) {
+                let subject = Subject {
+                    probe: name,
+                    flavour: "",
+                };
+                report.result(subject, "some flavour", &Err(anyhow::anyhow!("none works")));
+            }
+            continue;
         }
+        let watch = Watch {
+            probe: name,
+            flavours: &works,
+        };
+        report.play(&watch.subjects(), |report| {
+            one_probe(tools, world, watch, report)
+        });
     }
     Ok(())
 }
 
-fn one_flavour(
-    tools: &Tools,
-    world: World,
-    probe: &str,
-    flavour: &str,
-    report: &mut Report,
-) -> Result<()> {
-    let subject = Subject { probe, flavour };
-    match probe {
+/// What is awaited of a probe's counters need not wait for the usual 10 s.
+const SOON: [&str; 2] = ["--stats-interval", "1s"];
+
+/// All flavours that run here, side by side.
+fn one_probe(tools: &Tools, world: World, watch: Watch<'_>, report: &mut Report) -> Result<()> {
+    match watch.probe {
         "tcp_connect" => {
             let pair = Pair::new()?;
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
+            let crew = watch.alone(tools, &[])?;
             let expects = tcp_connect::run(tools, &pair, world)?;
-            settle(agent, &expects, report, subject)?;
+            crew.settle(&expects, report)
         }
-        "tcp_flow" => {
-            let before = tcp_flow::OpenBefore::connect(tools)?;
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
-            let mut expects = tcp_flow::run(tools)?;
-            expects.extend(before.use_it()?);
-            settle(agent, &expects, report, subject)?;
-            let wanted = format!("tcp_flow={flavour}");
-            let agent = Agent::start(tools, "agent-owners", &["--probe", &wanted])?;
-            let accept = matches!(flavour, "fentry" | "kprobe");
-            let expects = owners::run(tools, accept)?;
-            settle(agent, &expects, report, subject)?;
-            let rows = table_full::ROWS.to_string();
-            let small = ["--sockets", &rows, "--stats-interval", "1s"];
-            let agent = Agent::start_one(tools, probe, flavour, &small)?;
-            let (expects, cgroups) = table_full::run(tools)?;
-            settle(agent, &expects, report, subject)?;
-            drop(cgroups);
-            let agent = Agent::start_one(tools, probe, flavour, &flow_deltas::FLAGS)?;
-            let expects = flow_deltas::run(tools, &agent)?;
-            settle(agent, &expects, report, subject)?;
-            let agent = Agent::start_one(tools, probe, flavour, &flow_edges::FLAGS)?;
-            let expects = flow_edges::run(tools, &agent)?;
-            settle(agent, &expects, report, subject)?;
-            let agent = Agent::start_one(tools, probe, flavour, &crowd::FLAGS)?;
-            let expects = crowd::run(tools)?;
-            settle(agent, &expects, report, subject)?;
-        }
+        "tcp_flow" => flows(tools, watch, report),
         "icmp_echo" => {
             let pair = Pair::new()?;
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
-            let expects = icmp::run(tools, &pair, flavour)?;
-            settle(agent, &expects, report, subject)?;
+            let crew = watch.alone(tools, &SOON)?;
+            let expects = icmp::run(tools, &pair)?;
+            crew.settle(&expects, report)
         }
-        "softirq" => softirq::run(tools, flavour, report)?,
+        // Each by itself: it counts what is not of its own making.
+        "softirq" => {
+            for flavour in watch.flavours {
+                softirq::run(tools, flavour, report)?;
+            }
+            Ok(())
+        }
         "oom" => {
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
-            let (expects, cgroups) = oom::run(tools)?;
-            settle(agent, &expects, report, subject)?;
-            drop(cgroups);
+            let crew = watch.alone(tools, &[])?;
+            // The cgroups stay until all have been asked.
+            let (expects, _cgroups) = oom::run(tools)?;
+            crew.settle(&expects, report)
         }
         "dns" => {
             let pair = Pair::new()?;
-            let wanted = format!("dns={flavour}");
-            let agent = Agent::start(tools, "agent-names", &["--probe", &wanted])?;
-            let (expects, cgroups) = names::run(tools, &pair, &agent)?;
-            settle(agent, &expects, report, subject)?;
-            drop(cgroups);
+            let crew = watch.beside(tools, &["tcp_connect", "tcp_flow"])?;
+            let (expects, _cgroups) = names::run(tools, &pair, &crew)?;
+            crew.settle(&expects, report)
         }
         "nat" => {
             let stage = nat::Stage::new(tools)?;
-            let flavour = format!("nat={flavour}");
-            let agent = Agent::start(tools, "agent-nat", &["--probe", &flavour])?;
+            let crew = watch.beside(tools, &["tcp_connect", "tcp_flow"])?;
             let expects = stage.run(tools)?;
-            settle(agent, &expects, report, subject)?;
+            crew.settle(&expects, report)
         }
         "tcp_listen" => {
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
-            let expects = findings::accept_queue_full::flavour(tools, flavour, &agent)?;
-            settle(agent, &expects, report, subject)?;
+            let crew = watch.alone(tools, &SOON)?;
+            let expects = findings::accept_queue_full::flavours(tools, &crew)?;
+            crew.settle(&expects, report)
         }
         "sigterm" => {
-            let agent = Agent::start_one(tools, probe, flavour, &[])?;
-            let expects = findings::traffic_after_sigterm::flavour(tools)?;
-            settle(agent, &expects, report, subject)?;
+            let crew = watch.alone(tools, &SOON)?;
+            let expects = findings::traffic_after_sigterm::flavours(tools)?;
+            crew.settle(&expects, report)
         }
         other => bail!("no scenario for the probe {other}"),
     }
-    Ok(())
+}
+
+/// tcp_flow: every kind of record, and each limit.
+fn flows(tools: &Tools, watch: Watch<'_>, report: &mut Report) -> Result<()> {
+    let before = tcp_flow::OpenBefore::connect(tools)?;
+    let crew = watch.alone(tools, &[])?;
+    let mut expects = tcp_flow::run(tools)?;
+    expects.extend(before.use_it()?);
+    crew.settle(&expects, report)?;
+
+    let crew = watch.beside(tools, &["tcp_connect"])?;
+    crew.settle(&owners::run(tools)?, report)?;
+
+    let rows = table_full::ROWS.to_string();
+    let crew = watch.alone(tools, &["--sockets", &rows, "--stats-interval", "1s"])?;
+    let (expects, _cgroups) = table_full::run(tools)?;
+    crew.settle(&expects, report)?;
+
+    let crew = watch.alone(tools, &flow_deltas::FLAGS)?;
+    let expects = flow_deltas::run(tools, &crew)?;
+    crew.settle(&expects, report)?;
+
+    let crew = watch.alone(tools, &flow_edges::FLAGS)?;
+    let expects = flow_edges::run(tools, &crew)?;
+    crew.settle(&expects, report)?;
+
+    let crew = watch.alone(tools, &crowd::FLAGS)?;
+    crew.settle(&crowd::run(tools)?, report)
 }

@@ -1,5 +1,7 @@
 //! One JSON line per check, and whether any failed.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -9,8 +11,9 @@ use super::agent::skipped_runs;
 const PLAYS: u32 = 3;
 
 /// Collects and prints results.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
+    started: Instant,
     passed: usize,
     failed: usize,
     skipped: usize,
@@ -34,6 +37,20 @@ struct Line {
     check: String,
     result: &'static str,
     detail: String,
+    /// When, in seconds since the run began: says where a run's time goes.
+    seconds: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+            held: None,
+        }
+    }
 }
 
 impl Report {
@@ -61,23 +78,33 @@ impl Report {
     /// kernel has skipped runs of the agents' programs meanwhile, as it counts itself, all of
     /// it is played again, and what failed is printed as `again`: which runs those were nobody
     /// knows, but a defect fails in every play.
-    pub fn play(&mut self, subject: Subject<'_>, mut part: impl FnMut(&mut Self) -> Result<()>) {
+    ///
+    /// That the part came to its end is a check of each of the subjects.
+    pub fn play(
+        &mut self,
+        subjects: &[Subject<'_>],
+        mut part: impl FnMut(&mut Self) -> Result<()>,
+    ) {
         for play in 1.. {
             let before = skipped_runs();
             let mut one = Self {
+                started: self.started,
                 held: Some(Vec::new()),
                 ..Self::default()
             };
-            let result = part(&mut one);
-            one.result(subject, "ran", &result.map(|()| String::new()));
+            let result = part(&mut one).map(|()| String::new());
+            for subject in subjects {
+                one.result(*subject, "ran", &result);
+            }
             let skipped = skipped_runs() - before;
             if one.failed == 0 || skipped == 0 || play == PLAYS {
                 return self.take(one);
             }
             let failed = one.held.into_iter().flatten();
-            for line in failed.filter(|line| line.result == "fail") {
-                let detail = format!("the kernel skipped {skipped} program runs: {}", line.detail);
-                self.line(subject, &line.check, "again", &detail);
+            for mut line in failed.filter(|line| line.result == "fail") {
+                line.result = "again";
+                line.detail = format!("the kernel skipped {skipped} program runs: {}", line.detail);
+                self.put(line);
             }
         }
     }
@@ -107,6 +134,7 @@ impl Report {
             check: check.to_owned(),
             result,
             detail: detail.to_owned(),
+            seconds: self.started.elapsed().as_secs(),
         });
     }
 
@@ -118,6 +146,7 @@ impl Report {
                 json!({
                     "probe": line.probe, "flavour": line.flavour,
                     "check": line.check, "result": line.result, "detail": line.detail,
+                    "seconds": line.seconds,
                 })
             ),
         }
@@ -140,7 +169,7 @@ mod tests {
     fn a_failed_part_is_played_again_only_when_runs_were_skipped() {
         let mut plays = 0;
         let mut report = Report::default();
-        report.play(SUBJECT, |_| {
+        report.play(&[SUBJECT], |_| {
             plays += 1;
             bail!("a defect")
         });
@@ -148,7 +177,7 @@ mod tests {
 
         let mut plays = 0;
         let mut report = Report::default();
-        report.play(SUBJECT, |one| {
+        report.play(&[SUBJECT], |one| {
             plays += 1;
             one.result(SUBJECT, "a", &Ok(String::new()));
             if plays == 1 {
@@ -161,7 +190,7 @@ mod tests {
 
         let mut plays = 0;
         let mut report = Report::default();
-        report.play(SUBJECT, |_| {
+        report.play(&[SUBJECT], |_| {
             plays += 1;
             count_skipped(1);
             bail!("a defect")

@@ -1,6 +1,7 @@
 //! The table kernel x probe x flavour x result: printed, kept, and put into the docs.
 
-use anyhow::{Context, Result};
+use super::qemu::Outcome;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -67,6 +68,33 @@ pub(crate) fn parse(lines: &[String]) -> Result<Vec<Check>> {
 }
 
 impl Row {
+    /// Takes over what a machine left.
+    ///
+    /// # Errors
+    /// Why the machine failed as a whole; what it had said before is taken over all the same.
+    pub(crate) fn take(&mut self, outcome: Outcome) -> Result<()> {
+        let exit = match outcome.exit {
+            Ok(exit) => exit,
+            Err(error) => {
+                if let Some((last, whole)) = outcome.lines.split_last() {
+                    self.checks = parse(whole)?;
+                    let last = parse(std::slice::from_ref(last));
+                    self.checks.extend(last.unwrap_or_default());
+                }
+                return Err(error);
+            }
+        };
+        self.checks = parse(&outcome.lines)?;
+        if self.count(Verdict::Pass) == 0 {
+            bail!("not one check passed (exit code {exit})");
+        }
+        // A failed check is exit code 1 and is shown as itself.
+        if exit != 0 && self.count(Verdict::Fail) == 0 {
+            bail!("its program ended with exit code {exit}");
+        }
+        Ok(())
+    }
+
     pub(crate) fn count(&self, verdict: Verdict) -> usize {
         self.checks
             .iter()
@@ -303,6 +331,31 @@ mod tests {
     fn a_line_that_is_no_result_is_an_error() {
         assert!(parse(&["thread main panicked".to_owned()]).is_err());
         assert!(parse(&[r#"{"probe":"oom"}"#.to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_a_machine_said_before_its_limit_is_kept() {
+        let pass = r#"{"check":"a","detail":"","flavour":"","probe":"oom","result":"pass"}"#;
+        let mut row = row(&[]);
+        let cut = Outcome {
+            lines: vec![pass.to_owned(), pass[..30].to_owned()],
+            exit: Err(anyhow::anyhow!("no end after 1800 s")),
+        };
+        let error = row.take(cut).unwrap_err();
+        assert_eq!(error.to_string(), "no end after 1800 s");
+        assert_eq!(row.count(Verdict::Pass), 1);
+    }
+
+    #[test]
+    fn a_program_that_failed_without_saying_what_fails_the_machine() {
+        let pass = r#"{"check":"a","detail":"","flavour":"","probe":"oom","result":"pass"}"#;
+        let outcome = |lines: &[&str], exit| Outcome {
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            exit: Ok(exit),
+        };
+        assert!(row(&[]).take(outcome(&[pass], 0)).is_ok());
+        assert!(row(&[]).take(outcome(&[pass], 101)).is_err());
+        assert!(row(&[]).take(outcome(&[], 0)).is_err());
     }
 
     #[test]

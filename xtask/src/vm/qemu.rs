@@ -13,8 +13,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 pub(crate) struct Outcome {
     /// The payload's lines.
     pub(crate) lines: Vec<String>,
-    /// The payload's exit code.
-    pub(crate) exit: i32,
+    /// The payload's exit code, or why it had no end: then the last line may be cut.
+    pub(crate) exit: Result<i32>,
 }
 
 /// Files of one run, kept for the reader.
@@ -57,9 +57,10 @@ impl Run<'_> {
     /// Boots and waits for the end.
     ///
     /// # Errors
-    /// When it does not boot twice, dies, or passes its time limit; the console's end is in it.
+    /// When it does not boot twice. That, or why the payload had no end, comes with the
+    /// console's end.
     pub(crate) fn boot(&self) -> Result<Outcome> {
-        match self.attempt() {
+        let outcome = match self.attempt() {
             Ok(outcome) => Ok(outcome),
             Err(Failure::Boot(first)) => {
                 println!("  did not run ({first:#}); once more");
@@ -68,13 +69,18 @@ impl Run<'_> {
                 })
             }
             Err(Failure::Fatal(error)) => Err(error),
-        }
-        .with_context(|| {
+        };
+        let console = || {
             format!(
                 "console of {} ends in:\n{}",
                 self.machine.name,
                 tail(&self.console(), 25)
             )
+        };
+        let Outcome { lines, exit } = outcome.with_context(console)?;
+        Ok(Outcome {
+            lines,
+            exit: exit.with_context(console),
         })
     }
 
@@ -204,29 +210,33 @@ impl Run<'_> {
                 why.context("it never reached /init's payload"),
             ));
         };
-        ended.map_err(Failure::Fatal)?;
         if *begin != format!("begin {}", self.kernel.release) {
             return Err(Failure::Fatal(anyhow::anyhow!(
                 "the machine runs `{begin}`, wanted {}",
                 self.kernel.release
             )));
         }
-        match rest.split_last().and_then(|(last, lines)| {
+        let end = rest.split_last().and_then(|(last, lines)| {
             Some((last.strip_prefix("exit ")?.parse::<i32>().ok()?, lines))
-        }) {
-            Some((exit, lines)) => Ok(Outcome {
-                lines: lines.to_vec(),
-                exit,
-            }),
+        });
+        let (lines, exit) = match end {
+            Some((exit, lines)) => (lines, Ok(exit)),
             // TCG now and then runs a breakpoint that the kernel has just patched over
             // (text_poke): no fault of kernel or payload.
-            None if self.emulator_fault() => Err(Failure::Boot(anyhow::anyhow!(
-                "the emulator ran a patched-over breakpoint (Oops: int3)"
-            ))),
-            None => Err(Failure::Fatal(anyhow::anyhow!(
-                "the machine died while the payload ran (see the console)"
-            ))),
-        }
+            None if self.emulator_fault() => {
+                return Err(Failure::Boot(anyhow::anyhow!(
+                    "the emulator ran a patched-over breakpoint (Oops: int3)"
+                )));
+            }
+            None => {
+                let died = || Err(anyhow::anyhow!("the machine died while the payload ran"));
+                (rest, ended.and_then(|()| died()))
+            }
+        };
+        Ok(Outcome {
+            lines: lines.to_vec(),
+            exit,
+        })
     }
 
     fn emulator_fault(&self) -> bool {

@@ -1,17 +1,19 @@
 //! A listener that stops accepting while clients keep coming, beside one that
 //! accepts under a storm.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{evidence_is_printed, finding, found, is_party, runs_as};
+use super::{evidence_is_printed, finding, found, is_party};
 use crate::net::pair::{FAR_V4, Pair};
 use crate::scenario::agent::{Agent, kind};
+use crate::scenario::crew::Crew;
 use crate::scenario::expect::{
-    Expect, expect, is_number, is_process, is_text, number, settle, text,
+    Expect, expect, hooks_functions, is_number, is_process, is_text, number, settle, text,
 };
 use crate::scenario::load::{Load, Place};
 use crate::scenario::report::{Report, Subject};
@@ -32,19 +34,17 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let healthy = storm(tools, &pair)?;
     // In namespaces of its own: drops are counted by namespace.
     let slow = slow(tools, &Pair::new()?)?;
-    let deaf = deaf(tools, &pair, &agent)?;
+    let deaf = deaf(tools, &pair, |told| agent.wait_for(PATIENCE, told))?;
     let mut expects = expects(deaf, healthy);
     expects.push(slow);
     settle(agent, &expects, report, subject)?;
     Ok(())
 }
 
-/// The probe alone in one flavour: its events for the same listener.
-pub(crate) fn flavour(tools: &Tools, flavour: &str, agent: &Agent) -> Result<Vec<Expect>> {
+/// The probe alone in each flavour: its events for the same listener.
+pub(crate) fn flavours(tools: &Tools, crew: &Crew<'_>) -> Result<Vec<Expect>> {
     let pair = Pair::new()?;
-    let deaf = deaf(tools, &pair, agent)?;
-    let sees_each = matches!(flavour, "fentry" | "kprobe");
-    let why = if sees_each { "SYN_DROPPED" } else { "LOOK" };
+    let deaf = deaf(tools, &pair, |told| crew.wait_for(PATIENCE, told))?;
     Ok(vec![expect("a listener under pressure", move |events| {
         let of_this = |event: &&Value| {
             kind(event) == "tcp_listen" && text(event, "/tcp_listen/local") == deaf.address
@@ -57,6 +57,8 @@ pub(crate) fn flavour(tools: &Tools, flavour: &str, agent: &Agent) -> Result<Vec
         is_number(last, "/tcp_listen/queued", 2)?;
         is_number(last, "/tcp_listen/sockets", 1)?;
         is_number(last, "/tcp_listen/drops", deaf.drops)?;
+        let sees_each = hooks_functions(events, "tcp_listen");
+        let why = if sees_each { "SYN_DROPPED" } else { "LOOK" };
         let overflows = if sees_each { deaf.drops } else { 0 };
         is_number(last, "/tcp_listen/syn_overflows", overflows)?;
         let wait = number(last, "/tcp_listen/oldest_wait_ns")?;
@@ -110,9 +112,7 @@ fn slow(tools: &Tools, pair: &Pair) -> Result<Expect> {
         is_text(event, &detail("accepting"), "SHORT_QUEUE")?;
         ensure!(number(event, &detail("accepted"))? >= 1, "{event}");
         ensure!(number(event, &detail("drops"))? >= 1, "{event}");
-        let hooked = ["fentry", "kprobe"]
-            .iter()
-            .any(|flavour| runs_as(events, "tcp_flow", flavour));
+        let hooked = hooks_functions(events, "tcp_flow");
         let longest = number(event, &detail("accept_wait_max_ns"))?;
         ensure!((longest > 0) == hooked, "accept_wait_max_ns is {longest}");
         ensure!(text(event, "/finding/mend").contains("listen()"), "{event}");
@@ -148,8 +148,13 @@ struct Deaf {
     drops: u64,
 }
 
-/// A queue of one, which holds two, and a client that comes in vain.
-fn deaf(tools: &Tools, pair: &Pair, agent: &Agent) -> Result<Deaf> {
+/// A queue of one, which holds two, and a client that comes in vain. `wait` ends when what was
+/// dropped is told, and says whether it was.
+fn deaf(
+    tools: &Tools,
+    pair: &Pair,
+    wait: impl FnOnce(&dyn Fn(&[Value]) -> bool) -> bool,
+) -> Result<Deaf> {
     let listen = SocketAddr::new(FAR_V4, 0).to_string();
     let arguments = [
         "--comm",
@@ -179,11 +184,15 @@ fn deaf(tools: &Tools, pair: &Pair, agent: &Agent) -> Result<Deaf> {
     is_number(&last, "/errno", 110).context("the client met another end")?;
     let drops = listen_drops(pair)? - before;
     ensure!(drops >= 4, "only {drops} ListenDrops for four SYNs");
-    let told = agent.wait_for(PATIENCE, |events| all_drops(events, &address) >= drops);
+    let most = Cell::new(0);
+    let told = wait(&|events| {
+        most.set(all_drops(events, &address));
+        most.get() >= drops
+    });
     ensure!(
         told,
         "{drops} ListenDrops, but the events tell of {}",
-        all_drops(&agent.events(), &address)
+        most.get()
     );
     Ok(Deaf {
         pid: server.pid(),

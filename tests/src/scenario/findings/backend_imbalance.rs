@@ -14,7 +14,9 @@ use crate::net::netlink::Route;
 use crate::net::pair::{FAR_V4, Pair};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
-use crate::scenario::expect::{Expect, expect, is_number, is_text, number, settle, text};
+use crate::scenario::expect::{
+    Expect, expect, is_number, is_text, number, probe_runs, settle, text,
+};
 use crate::scenario::load::{Load, Place};
 use crate::scenario::oom::{Kept, POD_UID};
 use crate::scenario::report::{Report, Subject};
@@ -46,7 +48,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     )?;
 
     let agent = Agent::start(tools, NAME, &["--flow-interval", "1s"])?;
-    if !agent.wait_for(Duration::ZERO, |events| super::probe_runs(events, "nat")) {
+    if !agent.wait_for(Duration::ZERO, |events| probe_runs(events, "nat")) {
         let why = "the probe nat does not run: which backend was chosen is not known";
         report.skip(subject, "connections", why);
         agent.stop()?;

@@ -8,7 +8,7 @@ use super::{evidence_is_printed, finding, found};
 use crate::net::pair::{BLACKHOLE_V4, FAR_V4, Pair};
 use crate::scenario::agent::Agent;
 use crate::scenario::expect::{
-    Expect, expect, is_number, is_process, is_text, number, settle, text,
+    Expect, expect, is_number, is_process, is_text, number, probe_runs, settle, text,
 };
 use crate::scenario::load::{Load, Place};
 use crate::scenario::report::{Report, Subject};
@@ -146,7 +146,7 @@ fn dropped_for(
     event: &serde_json::Value,
     reason: &str,
 ) -> Result<()> {
-    if super::probe_runs(events, "skb_drop") {
+    if probe_runs(events, "skb_drop") {
         is_text(
             event,
             "/finding/detail/connect_trouble/dropped/0/reason",

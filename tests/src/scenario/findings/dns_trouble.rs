@@ -10,7 +10,9 @@ use super::{evidence_is_printed, found};
 use crate::net::pair::{FAR_V4, FAR_V6, Pair};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
-use crate::scenario::expect::{Expect, expect, is_number, is_process, number, settle, text};
+use crate::scenario::expect::{
+    Expect, expect, is_number, is_process, number, probe_runs, settle, text,
+};
 use crate::scenario::load::{Load, Place};
 use crate::scenario::oom::{Kept, POD_UID};
 use crate::scenario::report::{Report, Subject};
@@ -27,7 +29,7 @@ pub(super) fn run(tools: &Tools, subject: Subject<'_>, report: &mut Report) -> R
     let _servers = [serve(tools, &pair, v4)?, serve(tools, &pair, v6)?];
     let agent = Agent::start(tools, NAME, &[])?;
     if !agent.wait_for(std::time::Duration::ZERO, |events| {
-        super::probe_runs(events, "dns")
+        probe_runs(events, "dns")
     }) {
         let why = "the probe dns does not run: packets cannot be read here";
         report.skip(subject, "lookups", why);

@@ -16,7 +16,7 @@ pub(super) mod traffic_after_sigterm;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::agent::{Agent, kind};
@@ -41,21 +41,24 @@ const CASES: [(&str, Case); 12] = [
     ("traffic_after_sigterm", traffic_after_sigterm::run),
 ];
 
-/// Runs all, or only this one.
-pub fn run(tools: &Tools, only: Option<&str>, report: &mut Report) -> Result<()> {
+/// Runs all, or only these.
+pub fn run(tools: &Tools, only: &[String], report: &mut Report) -> Result<()> {
+    let unknown = only
+        .iter()
+        .find(|only| CASES.iter().all(|(name, _)| only != name));
+    if let Some(unknown) = unknown {
+        bail!("there is no finding {unknown:?}");
+    }
     let chosen = CASES
         .iter()
-        .filter(|(name, _)| only.is_none_or(|only| only == *name));
-    let mut ran = 0;
+        .filter(|(name, _)| only.is_empty() || only.iter().any(|only| only == name));
     for (name, case) in chosen {
         let subject = Subject {
             probe: name,
             flavour: "",
         };
-        report.play(subject, |report| case(tools, subject, report));
-        ran += 1;
+        report.play(&[subject], |report| case(tools, subject, report));
     }
-    ensure!(ran > 0, "there is no finding {only:?}");
     Ok(())
 }
 
@@ -139,25 +142,4 @@ pub fn is_party(finding: &Value, role: &str, pid: u32) -> Result<()> {
     });
     ensure!(there, "no {role} with pid {pid} in {finding}");
     Ok(())
-}
-
-/// Whether a probe runs in some flavour, as the agent says.
-pub fn probe_runs(events: &[Value], probe: &str) -> bool {
-    flavour_of(events, probe).is_some_and(|flavour| !flavour.is_empty())
-}
-
-/// Whether a probe runs in this flavour.
-pub fn runs_as(events: &[Value], probe: &str, flavour: &str) -> bool {
-    flavour_of(events, probe) == Some(flavour)
-}
-
-/// As the first coverage event says.
-fn flavour_of<'a>(events: &'a [Value], probe: &str) -> Option<&'a str> {
-    events
-        .iter()
-        .filter(|event| kind(event) == "coverage")
-        .filter_map(|event| event.pointer("/coverage/probes").and_then(Value::as_array))
-        .flatten()
-        .find(|row| text(row, "/probe") == probe)
-        .map(|row| text(row, "/flavour"))
 }

@@ -5,10 +5,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::softirq_stall::holder;
-use super::{evidence_is_printed, found, is_party, runs_as, silent, until_seen};
+use super::{evidence_is_printed, found, is_party, silent, until_seen};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
-use crate::scenario::expect::{Expect, expect, is_process, is_text, number, settle, text};
+use crate::scenario::expect::{
+    Expect, expect, hooks_functions, is_process, is_text, number, runs_as, settle, text,
+};
 use crate::scenario::load::{Load, Place};
 use crate::scenario::report::{Report, Subject};
 use crate::scenario::tools::{Tools, kernel_at_least};
@@ -149,9 +151,7 @@ fn of<'a>(events: &'a [Value], name: &str, pid: u32) -> Result<&'a Value> {
 
 /// Which file, where the kernel can be asked for it.
 fn sees_files(events: &[Value]) -> bool {
-    ["fentry", "kprobe"]
-        .iter()
-        .any(|flavour| runs_as(events, "cgroup_read", flavour))
+    hooks_functions(events, "cgroup_read")
 }
 
 fn named(pid: u32, cgroup: String, dying: bool) -> Expect {

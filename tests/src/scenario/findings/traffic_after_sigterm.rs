@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{evidence_is_printed, found, probe_runs};
+use super::{evidence_is_printed, found};
 use crate::net::pair::{FAR_V4, Pair};
 use crate::scenario::agent::Agent;
 use crate::scenario::cgroup::{Cgroup, Memory};
 use crate::scenario::expect::{
-    Expect, expect, is_number, is_process, is_text, number, settle, text, truth,
+    Expect, expect, is_number, is_process, is_text, number, probe_runs, settle, text, truth,
 };
 use crate::scenario::load::{Load, Place};
 use crate::scenario::oom::{Kept, POD_UID};
@@ -184,7 +184,7 @@ fn late_clients(tools: &Tools, pair: &Pair, agent: &Agent, keep: &mut Kept) -> R
 
 /// The probe alone in one flavour: what it counts. Signals within a cgroup are not
 /// for it, and a CPU tells of 64 a second.
-pub(crate) fn flavour(tools: &Tools) -> Result<Vec<Expect>> {
+pub(crate) fn flavours(tools: &Tools) -> Result<Vec<Expect>> {
     const OUTSIDE: u64 = 300;
     let mut kept = Kept::default();
     let pair = Pair::new()?;
