@@ -1,13 +1,10 @@
 //! Which cgroup hierarchies this node has and where they are mounted.
-//!
-//! The v1 mounts come from cgroups-rs. It does not list v2 mounts and knows no
-//! hybrid layout, so that part looks for itself.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cgroups_rs::fs::hierarchies;
+use procfs::process::Process;
 use procfs::{CGroupControllers, FromRead};
 use serde::Serialize;
 
@@ -129,9 +126,11 @@ fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
     let path = if v1 {
         usual
     } else {
-        let found = hierarchies::mountinfo_self().into_iter().find(|m| {
-            m.mount_point.starts_with(root) && m.super_opts.iter().any(|o| o == "memory")
-        });
+        let mounts = Process::myself().and_then(|own| own.mountinfo());
+        let mounts = mounts.context("the mounts in /proc/self/mountinfo")?;
+        let found = mounts
+            .into_iter()
+            .find(|m| m.mount_point.starts_with(root) && m.super_options.contains_key("memory"));
         match found {
             Some(mount) => mount.mount_point,
             None => return Ok(None),

@@ -13,6 +13,8 @@ type Ask = dyn Fn(&[Value]) -> Result<String>;
 pub struct Expect {
     name: String,
     ask: Box<Ask>,
+    /// Not awaited: it is told when the agent stops.
+    at_the_end: bool,
 }
 
 /// A check whose answer is the detail to print.
@@ -23,6 +25,7 @@ pub fn expect(
     Expect {
         name: name.into(),
         ask: Box::new(ask),
+        at_the_end: false,
     }
 }
 
@@ -34,13 +37,26 @@ pub fn settle(
     report: &mut Report,
     subject: Subject<'_>,
 ) -> Result<Finished> {
-    agent.wait_for(PATIENCE / 3, |events| {
-        expects.iter().all(|e| (e.ask)(events).is_ok())
+    let awaited = || expects.iter().filter(|one| !one.at_the_end);
+    let came = agent.wait_for(PATIENCE / 3, |events| {
+        awaited().all(|one| one.ask(events).is_ok())
     });
+    let late: Vec<&str> = match came {
+        true => Vec::new(),
+        false => {
+            let events = agent.events();
+            let late = awaited().filter(|one| one.ask(&events).is_err());
+            late.map(|one| one.name.as_str()).collect()
+        }
+    };
     let missed = missed_runs(agent.pid());
     let finished = agent.stop()?;
     for expect in expects {
         let result = (expect.ask)(&finished.events);
+        if result.is_ok() && late.contains(&expect.name.as_str()) {
+            // No failure, but time that every run takes.
+            eprintln!("{subject:?}: waited in vain for {:?}", expect.name);
+        }
         let result = result.with_context(|| format!("program runs missed: {missed:?}"));
         report.result(subject, &expect.name, &result);
     }
@@ -141,6 +157,15 @@ pub fn is_process(event: &Value, pointer: &str, pid: u32, comm: &str) -> Result<
 }
 
 impl Expect {
+    /// Is told when the agent stops, and not awaited.
+    #[must_use]
+    pub fn at_the_end(self) -> Self {
+        Self {
+            at_the_end: true,
+            ..self
+        }
+    }
+
     /// Asks now.
     pub fn ask(&self, events: &[Value]) -> Result<String> {
         (self.ask)(events)

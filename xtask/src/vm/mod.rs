@@ -17,6 +17,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// A limit for hangs: with three at once on two slow CPUs the busiest machine takes half of it.
+const LIMIT_S: u64 = 2700;
+
 /// What `vm` can be asked.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -33,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long)]
     write_docs: bool,
     /// Seconds one machine may take.
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, default_value_t = LIMIT_S)]
     limit: u64,
     /// Two machines as two nodes with container runtime and pods, instead of the matrix.
     #[arg(long, conflicts_with_all = ["kernel", "write_docs"])]
@@ -57,7 +60,7 @@ impl Options {
             refresh: false,
             fetch: false,
             write_docs: false,
-            limit: 1800,
+            limit: LIMIT_S,
             nodes: false,
             bin_dir: None,
             payload: Vec::new(),

@@ -269,7 +269,9 @@ fn expects(deaf: Deaf, healthy: String) -> Vec<Expect> {
             ensure!(told == drops, "{told} instead of {drops}: {last}");
             is_text(last, "/finding/severity", "CRITICAL")?;
             Ok(format!("{told} drops"))
-        }),
+        })
+        // Told again after a minute, or at the agent's end.
+        .at_the_end(),
         expect("its client's trouble names both ends", move |events| {
             let event = finding(events, "connect_trouble", |event| {
                 text(event, "/finding/detail/connect_trouble/remote") == other

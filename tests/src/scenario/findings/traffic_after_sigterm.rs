@@ -179,7 +179,8 @@ fn late_clients(tools: &Tools, pair: &Pair, agent: &Agent, keep: &mut Kept) -> R
         evidence_is_printed(events, event)?;
         Ok(text(event, "/finding/summary").to_owned())
     });
-    Ok(vec![first, all])
+    // What came after it was first told waits for its minute, or for the agent's end.
+    Ok(vec![first, all.at_the_end()])
 }
 
 /// The probe alone in one flavour: what it counts. Signals within a cgroup are not
