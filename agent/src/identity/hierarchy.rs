@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use procfs::process::Process;
+use procfs::process::{MountInfos, Process};
 use procfs::{CGroupControllers, FromRead};
 use serde::Serialize;
 
@@ -121,6 +121,16 @@ pub fn memory_root(root: &Path) -> (PathBuf, bool) {
     }
 }
 
+/// Where v1's memory controller is mounted under another name ("cpu,memory").
+fn memory_among(mounts: MountInfos, root: &Path) -> Option<PathBuf> {
+    let found = mounts.into_iter().find(|mount| {
+        mount.fs_type == "cgroup"
+            && mount.mount_point.starts_with(root)
+            && mount.super_options.contains_key("memory")
+    });
+    Some(found?.mount_point)
+}
+
 fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
     let (usual, v1) = memory_root(root);
     let path = if v1 {
@@ -128,11 +138,8 @@ fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
     } else {
         let mounts = Process::myself().and_then(|own| own.mountinfo());
         let mounts = mounts.context("the mounts in /proc/self/mountinfo")?;
-        let found = mounts
-            .into_iter()
-            .find(|m| m.mount_point.starts_with(root) && m.super_options.contains_key("memory"));
-        match found {
-            Some(mount) => mount.mount_point,
+        match memory_among(mounts, root) {
+            Some(path) => path,
             None => return Ok(None),
         }
     };
@@ -149,4 +156,27 @@ fn memory_mount(root: &Path, proc_root: &Path) -> Result<Option<Mount>> {
     Mount::at(id, path)
         .map(Some)
         .with_context(|| format!("cgroup mount {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use procfs::FromBufRead;
+
+    use super::*;
+
+    #[test]
+    fn the_memory_controller_is_found_whatever_its_mount_is_called() {
+        let find = |lines: &str| {
+            let mounts = MountInfos::from_buf_read(lines.as_bytes()).unwrap();
+            memory_among(mounts, Path::new("/sys/fs/cgroup"))
+        };
+        let joint = "31 25 0:27 / /sys/fs/cgroup/cpu,memory rw - cgroup cgroup rw,cpu,memory\n";
+        let elsewhere = "32 25 0:28 / /mnt/memory rw - cgroup cgroup rw,memory\n";
+        let v2 = "33 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let tmpfs = "34 25 0:30 / /sys/fs/cgroup rw - tmpfs tmpfs rw,memory\n";
+        let all = [tmpfs, elsewhere, v2, joint].concat();
+        assert_eq!(find(&all).unwrap(), Path::new("/sys/fs/cgroup/cpu,memory"));
+        assert_eq!(find(&[tmpfs, elsewhere, v2].concat()), None);
+    }
 }

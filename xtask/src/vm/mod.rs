@@ -2,6 +2,7 @@
 
 pub(crate) mod debian;
 mod docs;
+mod gate;
 mod initramfs;
 mod kernels;
 pub(crate) mod matrix;
@@ -135,69 +136,6 @@ fn with_former(matrix: &Matrix) -> Result<Matrix> {
     })
 }
 
-/// What a machine does in `cargo xtask test` beside every probe in every flavour. `cargo xtask vm`
-/// does all on all machines, which takes half an hour more.
-struct Beside {
-    machine: &'static str,
-    /// The agent with few privileges.
-    privilege: bool,
-    findings: Findings,
-}
-
-enum Findings {
-    All,
-    Only(&'static [&'static str]),
-    None,
-}
-
-/// Machines that are not here do no more. The newest kernel does all; the oldest what kernels do
-/// in different ways; v1 what rests on cgroups. The live tier has all of them on one more kernel.
-const GATE: [Beside; 4] = [
-    Beside {
-        machine: "7.2",
-        privilege: true,
-        findings: Findings::All,
-    },
-    Beside {
-        machine: "5.10",
-        privilege: true,
-        findings: Findings::Only(&[
-            "softirq_stall",
-            "oom_autopsy",
-            "accept_queue_full",
-            "connect_trouble",
-            "dns_trouble",
-        ]),
-    },
-    Beside {
-        machine: "6.1-v1",
-        privilege: false,
-        findings: Findings::Only(&[
-            "slow_cgroup_read",
-            "oom_autopsy",
-            "limit_drift",
-            "reclaim_stall",
-            "cpu_starved",
-        ]),
-    },
-    Beside {
-        machine: "6.1-lockdown",
-        privilege: true,
-        findings: Findings::None,
-    },
-];
-
-/// What a machine does beside the probes.
-fn beside(machine: &Machine, gate: bool) -> (bool, &'static Findings) {
-    if !gate {
-        return (true, &Findings::All);
-    }
-    let row = GATE.iter().find(|row| row.machine == machine.name);
-    row.map_or((false, &Findings::None), |row| {
-        (row.privilege, &row.findings)
-    })
-}
-
 /// Runs the scenario on the machines, prints the table, and keeps it in target/culprit/.
 pub(crate) fn measure_all(binaries: &Binaries) -> Result<Matrix> {
     let options = Options {
@@ -220,40 +158,22 @@ pub(crate) fn fetch_kernels() -> Result<()> {
 }
 
 fn measure(machines: &[&Machine], options: &Options, binaries: &Binaries) -> Result<Matrix> {
-    // The other parts do not depend on the kernel: the live tier has them. Commas
-    // are spaces on the machine's command line, so each part has its own flag.
-    let payload = |machine: &Machine| {
-        let (privilege, findings) = beside(machine, options.gate);
-        let mut words = vec!["culprit-scenario", "--bin-dir", initramfs::BIN_DIR];
-        words.extend(["--parts", "probes"]);
-        if privilege {
-            words.extend(["--parts", "privilege"]);
-        }
-        match findings {
-            Findings::All => words.extend(["--parts", "findings"]),
-            Findings::Only(names) => {
-                words.extend(["--parts", "findings"]);
-                words.extend(names.iter().flat_map(|name| ["--finding", name]));
-            }
-            Findings::None => {}
-        }
-        let words = words.into_iter();
-        words.map(str::to_owned).collect::<Vec<_>>()
-    };
     // Fetched one after the other: they share one package cache.
     for machine in machines {
         machine.kernel(options.refresh)?;
     }
     // Those with most to do first: the others fill up what is left beside them.
     let mut order = machines.to_vec();
-    order.sort_by_key(|machine| {
-        let row = GATE.iter().position(|row| row.machine == machine.name);
-        row.unwrap_or(GATE.len())
-    });
+    order.sort_by_key(|machine| gate::place(machine));
     let matrix = Matrix {
         rows: side_by_side(&order, |machine| {
             println!("{}: booting", machine.name);
-            let row = row(machine, options, binaries, &payload(machine));
+            let row = row(
+                machine,
+                options,
+                binaries,
+                &gate::payload(machine, options.gate),
+            );
             println!(
                 "{}: {} passed, {} failed, {} skipped, {} s",
                 machine.name,
