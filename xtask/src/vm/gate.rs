@@ -4,7 +4,7 @@ use super::initramfs;
 use super::kernels::Machine;
 
 /// What a machine does in `cargo xtask test` beside every probe in every flavour. `cargo xtask vm`
-/// does all on all machines, which takes half an hour more.
+/// does all on all machines, which takes more than twice as long.
 struct Beside {
     machine: &'static str,
     /// The agent with few privileges.
