@@ -1,6 +1,6 @@
 //! The program as a user meets it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -25,6 +25,7 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Killed when dropped.
 pub(crate) struct Running {
     child: Child,
     pub(crate) url: String,
@@ -61,7 +62,7 @@ pub(crate) fn start_with(store: &Path, more: &[&str]) -> Running {
 }
 
 impl Running {
-    pub(crate) fn stop(self) -> String {
+    pub(crate) fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -70,9 +71,20 @@ impl Running {
                 .unwrap()
                 .success()
         );
-        let output = self.child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let mut said = String::new();
+        let mut stdout = self.child.stdout.take().unwrap();
+        stdout.read_to_string(&mut said).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {said}");
+        said
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
