@@ -117,6 +117,7 @@ impl Budget {
 
 /// Of this thread, so far.
 fn cpu_time() -> Duration {
+    // Only a negative time has no Duration, and this clock begins at 0.
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 

@@ -78,6 +78,7 @@ impl Row {
             Err(error) => {
                 if let Some((last, whole)) = outcome.lines.split_last() {
                     self.checks = parse(whole)?;
+                    // What does not parse here was cut in the middle.
                     let last = parse(std::slice::from_ref(last));
                     self.checks.extend(last.unwrap_or_default());
                 }
