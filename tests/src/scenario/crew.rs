@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::agent::Agent;
-use super::expect::{Expect, settle};
+use super::expect::{Expect, runs_as, settle};
 use super::report::{Report, Subject};
 use super::tools::Tools;
 
@@ -49,10 +49,13 @@ impl<'a> Watch<'a> {
             starting
                 .into_iter()
                 .map(|(flavour, thread)| {
-                    let started = thread.join().map_err(|_| anyhow!("panicked"));
-                    started
-                        .flatten()
-                        .with_context(|| format!("the agent with {}={flavour}", self.probe))
+                    let started = thread.join().map_err(|_| anyhow!("panicked")).flatten();
+                    let told = || format!("the agent with {}={flavour}", self.probe);
+                    let agent = started.with_context(told)?;
+                    // What is expected goes by what the agent says: it must be what was asked for.
+                    let as_asked = runs_as(&agent.events(), self.probe, flavour);
+                    ensure!(as_asked, "{}: it runs otherwise", told());
+                    Ok(agent)
                 })
                 .collect::<Result<Vec<_>>>()
         });

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::agent::kind;
-use super::expect::{Expect, expect, limits, number, runs_as, text};
+use super::expect::{Expect, expect, number, runs_as, text};
 use super::load::{Load, Place};
 use super::tools::Tools;
 use crate::net::pair::{FAR_V4, FAR_V6, NEAR_V4, NEAR_V6, Pair};
@@ -23,16 +23,16 @@ pub fn run(tools: &Tools, pair: &Pair) -> Result<Vec<Expect>> {
     let v6 = ping(tools, pair, FAR_V6, 0x4d6, COUNT, 20_000)?;
     let flood = ping(tools, pair, FAR_V4, 0x4e0, FLOOD, 0)?;
     let v6 = move |events: &[Value]| seen(events, NEAR_V6, v6, COUNT);
+    let replied = expect("IPv6", v6).or_limit("icmp_echo", "IPv6");
     Ok(vec![
         expect("echo through veth, IPv4", move |events| {
             seen(events, NEAR_V4, v4, COUNT)
         }),
         expect("echo through veth, IPv6", move |events| {
-            let told = limits(events, "icmp_echo");
-            let told = told.into_iter().find(|limit| limit.contains("IPv6"));
-            match told.filter(|_| runs_as(events, "icmp_echo", "fentry_reply")) {
-                Some(limit) => Ok(format!("not to be seen here: {limit}")),
-                None => v6(events),
+            if runs_as(events, "icmp_echo", "fentry_reply") {
+                replied.ask(events)
+            } else {
+                v6(events)
             }
         }),
         expect("flood: sent or counted", move |events| {
